@@ -1,0 +1,48 @@
+# Every target makes what it needs first: python3 (with venv), make and git are enough to start from.
+PYTHON ?= python3
+BIN    := .venv/bin
+READY  := .venv/.installed
+NBS    ?= $(filter-out nbs/index.ipynb,$(sort $(wildcard nbs/*.ipynb nbs/*/*.ipynb))) nbs/index.ipynb
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lab site notebooks readme clean need-quarto
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-11s%s\n", $$1, $$2}' Makefile
+
+demo: $(READY) ## a small active-learning run, its table and figure in out/
+	$(BIN)/m2vaal_demo
+
+# One thread each: two workers share the cores, and results do not depend on how many there are.
+test: $(READY) ## run every notebook, then the tests
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print --timing
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter-lab nbs
+
+notebooks: $(READY) ## export the package, rerun and save the notebooks; one: make notebooks NBS=nbs/00_data.ipynb
+	$(BIN)/nbdev_export
+	$(BIN)/jupyter-nbconvert --to notebook --execute --inplace $(NBS)
+	$(BIN)/nbdev_clean
+
+readme: ## write README.md from nbs/index.ipynb
+	$(PYTHON) tools/readme.py
+
+# After `readme`: nbdev_docs would else write README.md itself, with Quarto, where it looks older than its notebook.
+site: need-quarto $(READY) readme ## render the site into _docs/ (needs Quarto)
+	$(BIN)/nbdev_docs --n_workers 2
+
+need-quarto:
+	@command -v quarto >/dev/null || { echo 'The site is rendered by Quarto, which is not on the PATH: get it from https://quarto.org/docs/get-started' >&2; exit 1; }
+
+clean: ## remove what the other targets wrote, except .venv
+	rm -rf out _docs _proc build dist *.egg-info nbs/nbdev.yml nbs/sidebar.yml .coverage .pytest_cache .hypothesis
+	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
+
+# The stamp is touched last, so an install that was cut short is done again.
+$(READY): settings.ini setup.py
+	@$(PYTHON) tools/check_python.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -e '.[dev]'
+	touch $@

@@ -1,0 +1,20 @@
+import os, shutil, subprocess, sys
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NBS = sorted(o for o in (ROOT/'nbs').rglob('*.ipynb') if not any(part[0] in '._' for part in o.relative_to(ROOT).parts))
+JUNK = shutil.ignore_patterns('.*', '_proc', '_docs', '__pycache__', 'out', 'results', 'build', 'dist', '*.egg-info')
+
+def sh(*cmd, cwd, **env):
+    "Run `cmd`; the first word may be a script of this Python's environment. Fails with all it printed."
+    script = Path(sys.executable).with_name(cmd[0])
+    res = subprocess.run([script if script.exists() else cmd[0], *cmd[1:]], cwd=cwd, env={**os.environ, **env},
+                         text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert res.returncode == 0, f"{' '.join(map(str, cmd))}\n{res.stdout}"
+    return res.stdout
+
+@pytest.fixture(scope='module')
+def checkout(tmp_path_factory):
+    "A copy of the project, without data and results, to build in."
+    return Path(shutil.copytree(ROOT, tmp_path_factory.mktemp('copy')/'m2vaal_nb', ignore=JUNK))

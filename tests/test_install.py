@@ -1,0 +1,68 @@
+"A stranger's installation: sdist, wheel from that sdist, import away from the checkout."
+import ast, re, sys, zipfile
+from configparser import ConfigParser
+from email.parser import HeaderParser
+import pytest
+from conftest import ROOT, sh
+
+ini = ConfigParser(delimiters=['='])
+ini.read(ROOT/'settings.ini', encoding='utf-8')
+cfg = ini['DEFAULT']
+MODULES = sorted(o.stem for o in (ROOT/'m2vaal_nb').glob('*.py') if o.stem[0] != '_')
+
+@pytest.fixture(scope='module')
+def wheel(checkout):
+    sh('python', '-c', 'from setuptools import build_meta; build_meta.build_sdist("dist")', cwd=checkout)
+    sdist, = (checkout/'dist').glob('*.tar.gz')
+    sh('python', '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-w', '.', sdist, cwd=sdist.parent)
+    return next((checkout/'dist').glob('*.whl'))
+
+@pytest.fixture(scope='module')
+def installed(wheel, tmp_path_factory):
+    target = tmp_path_factory.mktemp('target')
+    sh('python', '-m', 'pip', 'install', '--no-deps', '--target', target, wheel, cwd=target)
+    return target
+
+def test_wheel_holds_the_package_and_nothing_else(wheel):
+    names = [o for o in zipfile.ZipFile(wheel).namelist() if '.dist-info/' not in o]
+    assert sorted(names) == sorted(str(o.relative_to(ROOT)) for o in (ROOT/'m2vaal_nb').rglob('*.py'))
+
+def test_metadata_is_that_of_settings(wheel):
+    z = zipfile.ZipFile(wheel)
+    info, = {o.split('/')[0] for o in z.namelist() if '.dist-info/' in o}
+    meta = HeaderParser().parsestr(z.read(f'{info}/METADATA').decode())
+    assert (meta['Name'], meta['Version'], meta['Requires-Python']) == (cfg['lib_name'], cfg['version'], f">={cfg['min_python']}")
+    needs = meta.get_all('Requires-Dist')
+    assert [o for o in needs if 'extra' not in o] == cfg['requirements'].split()
+    assert len(needs) == len((cfg['requirements'] + ' ' + cfg['dev_requirements']).split())
+    assert meta.get_payload().strip() == (ROOT/'README.md').read_text(encoding='utf-8').strip()
+    assert f'{info}/licenses/LICENSE' in z.namelist()
+
+    scripts = ConfigParser(delimiters=['='])
+    scripts.read_string(z.read(f'{info}/entry_points.txt').decode())
+    assert [f'{k}={v}' for k,v in scripts['console_scripts'].items()] == sorted(cfg['console_scripts'].split())
+
+@pytest.mark.parametrize('script', cfg['console_scripts'].split(), ids=lambda o: o.split('=')[0])
+def test_commands_start_without_torch(installed, script):
+    "`--help` and a mistyped option should not wait for it."
+    module, name = script.split('=')[1].split(':')
+    sh('python', '-c', f'from {module} import {name}\nimport sys; assert "torch" not in sys.modules', cwd=installed, PYTHONPATH=str(installed))
+
+def test_imports_away_from_the_checkout(installed):
+    code = '\n'.join(f'import m2vaal_nb.{o}' for o in MODULES)
+    where = sh('python', '-c', f'{code}\nimport sys; assert "nbdev" not in sys.modules\nprint(m2vaal_nb.__file__)', cwd=installed, PYTHONPATH=str(installed))
+    assert where.strip() == str(installed/'m2vaal_nb/__init__.py')
+
+def test_version_is_that_of_settings():
+    assert f"__version__ = \"{cfg['version']}\"" in (ROOT/'m2vaal_nb/__init__.py').read_text()
+    assert re.search(rf"^version: {re.escape(cfg['version'])}$", (ROOT/'CITATION.cff').read_text(), flags=re.M)
+
+@pytest.mark.parametrize('module', MODULES)
+def test_imports_only_what_is_required(module):
+    "Development tools are not there after a plain `pip install`."
+    tree = ast.walk(ast.parse((ROOT/f'm2vaal_nb/{module}.py').read_text(encoding='utf-8')))
+    names = [o.module if isinstance(o, ast.ImportFrom) else a.name
+             for o in tree if isinstance(o, ast.Import) or isinstance(o, ast.ImportFrom) and not o.level
+             for a in o.names]
+    allowed = {'m2vaal_nb', *sys.stdlib_module_names, *cfg['requirements'].replace('scikit-learn', 'sklearn').split()}
+    assert {o.split('.')[0] for o in names} <= allowed

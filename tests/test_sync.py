@@ -1,0 +1,61 @@
+"The notebooks are the source: what is made from them says what they say today, and they are fit to commit."
+import base64, json, re, runpy
+import pytest
+from conftest import NBS, ROOT, sh
+
+def stale(kept, made, *globs):
+    "Names of the files that differ between two folders, or stand in one of them only."
+    read = lambda d: {str(o.relative_to(d)): o.read_bytes() for g in globs for o in d.glob(g) if o.is_file()}
+    a, b = read(kept), read(made)
+    return sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))
+
+def test_package_is_what_the_notebooks_export(checkout):
+    for o in checkout.glob('m2vaal_nb/**/*.py'):
+        if o.name != '__init__.py': o.unlink()
+    sh('nbdev_export', cwd=checkout)
+    assert not stale(ROOT, checkout, 'm2vaal_nb/**/*.py'), 'run nbdev_export'
+
+def test_notebooks_are_clean(checkout):
+    sh('nbdev_clean', cwd=checkout)
+    assert not stale(ROOT/'nbs', checkout/'nbs', *(str(o.relative_to(ROOT/'nbs')) for o in NBS)), 'run nbdev_clean'
+
+def test_readme_is_what_index_says(tmp_path):
+    sh('python', ROOT/'tools/readme.py', tmp_path, cwd=ROOT)
+    assert not stale(ROOT, tmp_path, 'README.md', 'README_files/*'), 'run make readme'
+
+PATH = re.compile(r'(?<![\w./-])(/(home|root|tmp|work|Users|private|var/folders)/|[A-Z]:\\Users)[^\s"\'<]*')
+
+@pytest.mark.parametrize('nb', NBS, ids=lambda o: o.stem)
+def test_saved_outputs(nb):
+    for i,cell in enumerate(json.loads(nb.read_text(encoding='utf-8'))['cells']):
+        for o in cell.get('outputs', []):
+            where = f'{nb.name}, cell {i}: '
+            assert o['output_type'] != 'error', where + 'a traceback'
+            assert o.get('name') != 'stderr', where + 'stderr: ' + ''.join(o['text'])
+            said = [v for k,v in o.get('data', {'text/plain': o.get('text', '')}).items() if k.startswith('text/')]
+            leak = PATH.search(re.sub(r'base64,[\w+/=\s]+', '', ''.join(map(''.join, said))))
+            assert not leak, where + f'a path of the machine it ran on: {leak[0]}'
+
+def test_notebooks_are_small():
+    assert sum(o.stat().st_size for o in NBS) < 5_000_000
+
+def test_readme_tool(tmp_path):
+    "Directives, images, tables and links on a notebook small enough to see the whole result."
+    code = lambda source, *data: dict(cell_type='code', source=source, outputs=[dict(output_type='display_data', data=o) for o in data])
+    cells = [dict(cell_type='markdown', source=['# T\n', '::: {.panel}\n', '[a](00_a.ipynb#b), [c](https://c.d/00_a.ipynb), [l](../LICENSE), [no](x.ipynb)\n', ':::']),
+             code('#| hide\nsecret()', {'text/plain': 'secret'}),
+             code('#| echo: false\n#| fig-alt: "A line."\nplot()', {'image/png': base64.b64encode(b'PNG').decode(), 'text/plain': '<Figure>'}),
+             code(['#| label: tbl-x\n', 'df'], {'text/html': ['<div><style>\nx\n\ny</style>\n', '<table>\n\n</table></div>'], 'text/plain': ['x']}),
+             code('md', {'text/markdown': '|a|\n|-|', 'text/html': '<table>'}),
+             code('print(1)') | dict(outputs=[dict(output_type='stream', name='stdout', text=['1\n', '2\n'])])]
+    (tmp_path/'nbs').mkdir()
+    for name in 'nbs/00_a.ipynb', 'LICENSE': (tmp_path/name).touch()
+    (tmp_path/'nbs/index.ipynb').write_text(json.dumps(dict(cells=cells)))
+    md, images = runpy.run_path(ROOT/'tools/readme.py')['readme'](tmp_path/'nbs/index.ipynb')
+    assert images == {'output_2_0.png': b'PNG'}
+    assert md.split('\n\n') == [
+        '# T\n[a](nbs/00_a.ipynb#b), [c](https://c.d/00_a.ipynb), [l](LICENSE), [no](x.ipynb)',
+        '![A line.](README_files/output_2_0.png)',
+        '```python\ndf\n```', '<div>\n<table>\n</table></div>',
+        '```python\nmd\n```', '|a|\n|-|',
+        '```python\nprint(1)\n```', '```\n1\n2\n```\n']
