@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['sentences', 'several', 'whole', 'm2vaal_run', 'm2vaal_figures', 'm2vaal_demo']
 
-# %% ../nbs/99_shell.ipynb #806adee3
-import sys
+# %% ../nbs/99_shell.ipynb #36fa72ff
+import sys, warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,9 +16,13 @@ from fastcore.script import call_parse
 @contextmanager
 def sentences(command:str):
     "End with one sentence instead of a traceback: status 1 for what is wrong, 130 when interrupted."
-    try: yield
-    except (ValueError, OSError) as e: print(f'{command}: {e}', file=sys.stderr); sys.exit(1)
-    except KeyboardInterrupt: print(f'{command}: interrupted. What was finished is on disk: the same command goes on from there.', file=sys.stderr); sys.exit(130)
+    def say(what, *_, **__): print(f'{command}: {what}', file=sys.stderr)
+    with warnings.catch_warnings():
+        warnings.showwarning = say
+        try: yield
+        except ValueError as e: say(e); sys.exit(1)
+        except OSError as e: say(f"{e.filename or 'the disk'}: {e.strerror or e}. What was finished is on disk: the same command goes on from there."); sys.exit(1)
+        except KeyboardInterrupt: say("interrupted. What was finished is on disk: the same command goes on from there."); sys.exit(130)
 
 def several(text:str)->list:
     "The parts of a comma-separated list."

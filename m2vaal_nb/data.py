@@ -157,9 +157,11 @@ def load_dataset(
     "Fashion-MNIST, MNIST or CIFAR-10, fetched when needed."
     if name not in DATASETS: raise ValueError(f"Unknown dataset {name!r}: choose one of {', '.join(DATASETS)}.")
     from torchvision import datasets
-    cls, explicit = getattr(datasets, DATASETS[name]), root or os.environ.get('M2VAAL_DATA')
-    if DATASETS[name] in IDX_MD5: train, test = (cls(idx_root(DATASETS[name], root), train=t) for t in (True, False))
-    else: train, test = (cls(explicit or cache_dir(), train=t, download=not explicit) for t in (True, False))
+    explicit = root or os.environ.get('M2VAAL_DATA')
+    kw = {} if DATASETS[name] in IDX_MD5 else dict(download=not explicit)
+    at = explicit or cache_dir() if kw else idx_root(DATASETS[name], root)
+    try: train, test = (getattr(datasets, DATASETS[name])(at, train=t, **kw) for t in (True, False))
+    except (RuntimeError, OSError) as e: raise FileNotFoundError(f"{name} could not be read from {at}: {e}") from None
     return Dataset(*images_of(train), *images_of(test), tuple(train.classes))
 
 # %% ../nbs/00_data.ipynb #8ad9a81b

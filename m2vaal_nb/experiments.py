@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from .data import Dataset, Pool, PoolView, load_dataset, rng, show_images
-from .loop import (D, E, G, LEARNERS, Protocol, accuracy, feed, fresh_nets, identity_of, n_queries, one_thread, past, pick_device, read_log, run, start_pool,
+from .loop import (D, E, G, LEARNERS, Protocol, accuracy, check_folder, check_seed, feed, fresh_nets, identity_of, n_queries, one_thread, past, pick_device, read_log, run, start_pool,
     train, view_pool)
 from .losses import Images, beside_probs, encode
 
@@ -75,7 +75,8 @@ def plan(
     "The runs of an experiment."
     if name not in PROTOCOLS: raise ValueError(f"Unknown experiment {name!r}: choose one of {', '.join(PROTOCOLS)}.")
     methods, seeds = list(dict.fromkeys(methods or LINEUPS[name])), list(dict.fromkeys(seeds))
-    if not seeds or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds): raise ValueError(f"Seeds must be integers, 0 or more, and at least one: {seeds} were given.")
+    if not seeds: raise ValueError("Seeds must be integers, 0 or more, and at least one: none was given.")
+    for s in seeds: check_seed(s)
     return [(protocol_for(replace(PROTOCOLS[name], **changes), m), m, s) for s in seeds for m in methods]
 
 # %% ../nbs/05_experiments.ipynb #0f29e7f1
@@ -116,11 +117,11 @@ def run_grid(
 )->Path: # The folder
     "Do what is left to do of an experiment."
     pick_device(device)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, sets = Path(folder), {p.dataset: data or dataset(p.dataset) for p,*_ in jobs}
+    check_folder(folder)
     tell = Progress(jobs, {(m, s): len(past(folder/f'{m}-{s}.jsonl', p, m, s)) for p,m,s in jobs}, say)
     for p,m,s in jobs:
-        for line in run(p, m, s, folder, device, data or dataset(p.dataset)): tell(line)
+        for line in run(p, m, s, folder, device, sets[p.dataset]): tell(line)
     return folder
 
 # %% ../nbs/05_experiments.ipynb #fd8471e6

@@ -6,11 +6,11 @@
 __all__ = ['T', 'E', 'G', 'D', 'R', 'classifier', 'vaal', 'ta_vaal', 'm2_vaal', 'm2_vaal_no_adv', 'm2', 'LEARNERS', 'Phase',
            'Learner', 'Protocol', 'check_protocol', 'deal', 'pixels', 'feed', 'start_pool', 'train_step', 'optimisers',
            'warmup', 'train', 'fresh_nets', 'look', 'view_pool', 'accuracy', 'discriminator_quality', 'identity',
-           'identity_of', 'differences', 'read_log', 'write_line', 'pick_device', 'one_thread', 'cpu_name',
-           'provenance', 'one_round', 'n_queries', 'run', 'past', 'rehearse']
+           'identity_of', 'differences', 'read_log', 'write_line', 'only_writer', 'pick_device', 'one_thread',
+           'cpu_name', 'provenance', 'one_round', 'n_queries', 'run', 'past', 'check_seed', 'check_folder', 'rehearse']
 
-# %% ../nbs/04_loop.ipynb #efe8ad92
-import json, math, os, platform, time, warnings
+# %% ../nbs/04_loop.ipynb #c0c8ca25
+import json, math, os, platform, re, tempfile, time, warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from . import __version__
@@ -179,7 +180,6 @@ def train(
     batches, # Of `feed`
 )->dict: # The last step's terms
     "Train for the protocol's steps; the weights at the end are the result."
-    if p.warmup_steps and E not in learner.nets: raise ValueError("`warmup_steps` trains a VAE, and this learner has none.")
     terms, nets = {**TERMS, **elbo_terms(p.elbo)}, nets.train()
     stages = [(warmup(learner), p.warmup_steps)]*(p.warmup_steps > 0) + [(learner, p.steps)]
     batches = iter(batches)
@@ -273,11 +273,31 @@ def read_log(
 
 def _encoded(line:dict)->bytes: return (json.dumps(line, allow_nan=False) + '\n').encode()
 
-def write_line(path:Path, kept:list, line:dict):
-    "Add a line after those `kept`, durably; whatever else the file held is replaced in one stroke."
-    if read_log(path) == kept and path.exists() and path.read_bytes().endswith(b'\n'):
+def write_line(
+    path:Path, # A run's log
+    kept:list, # The lines it goes on from: those it holds, perhaps without the last
+    line:dict, # The next
+):
+    "Put a line after those kept, durably. A failed write leaves the log as it was."
+    if read_log(path)[:len(kept)] != kept: raise ValueError(f"{path} was changed or removed while its run was going on. The same command begins again from what it holds.")
+    raw = path.read_bytes() if path.exists() else b''
+    keep = b''.join(raw.splitlines(True)[:len(kept)])
+    if raw != keep: return write_whole(path, keep + _encoded(line))
+    try:
         with path.open('ab') as f: f.write(_encoded(line)); f.flush(); os.fsync(f.fileno())
-    else: write_whole(path, b''.join(map(_encoded, [*kept, line])))
+    except OSError:
+        if path.exists(): os.truncate(path, len(raw))
+        raise
+
+# %% ../nbs/04_loop.ipynb #a9aefd3a
+@contextmanager
+def only_writer(path:Path):
+    "Hold the lock of a run's log; `ValueError` when another process does."
+    lock = FileLock(path.with_name(f'.{path.stem}.lock'))
+    try: lock.acquire(timeout=0)
+    except Timeout: raise ValueError(f"{path} is being written by another process: wait for it, or stop it.") from None
+    try: yield
+    finally: lock.release()
 
 # %% ../nbs/04_loop.ipynb #c2a72e32
 def pick_device(
@@ -350,23 +370,28 @@ def run(
     data:Dataset|None=None, # Images on the device; fetched by default
 )->Iterator[dict]: # The lines of this call; those of earlier calls stand in the log
     "Run active learning, or go on with it: every line is on disk before it is yielded."
-    path, dev = Path(folder)/f'{method}-{seed}.jsonl', pick_device(device)
+    if not re.fullmatch(r'\w+', method): raise ValueError(f"A method's name is made of letters, digits and underscores: {method!r} is not.")
+    check_seed(seed)
+    folder, dev = Path(folder), pick_device(device)
+    path, about = folder/f'{method}-{seed}.jsonl', provenance(dev)
     data = data or load_dataset(p.dataset)
     data = replace(data, x=data.x.to(dev), x_test=data.x_test.to(dev))
     pool, val = start_pool(data, p, seed)
     rehearse(p, pool)
-    lines, about = past(path, p, method, seed), provenance(dev)
-    for line in lines: pool = pool.reveal(line['queried'])
-    for round in range(len(lines), n_queries(p)+1):
-        budget = 0 if round == n_queries(p) else min(p.budget, p.max_labels - len(pool.labelled))
-        with one_thread(): found = one_round(pool, p, seed, round, data, val, budget)
-        initial = dict(initial=pool.labelled.tolist()) if round == 0 else {}
-        line = dict(method=method, seed=seed, round=round, **initial, **found, protocol=asdict(p), **about)
-        line = json.loads(json.dumps(line))
-        write_line(path, lines, line)
-        lines.append(line)
-        pool = pool.reveal(line['queried'])
-        yield line
+    check_folder(folder)
+    with only_writer(path):
+        lines = past(path, p, method, seed)
+        if lines and (old := {k: lines[-1][k] for k in about}) != about: warnings.warn(f"{path} was begun with {old} and goes on with {about}.")
+        for line in lines: pool = pool.reveal(line['queried'])
+        for round in range(len(lines), n_queries(p)+1):
+            budget = 0 if round == n_queries(p) else min(p.budget, p.max_labels - len(pool.labelled))
+            with one_thread(): found = one_round(pool, p, seed, round, data, val, budget)
+            initial = dict(initial=pool.labelled.tolist()) if round == 0 else {}
+            line = json.loads(json.dumps(dict(method=method, seed=seed, round=round, **initial, **found, protocol=asdict(p), **about)))
+            write_line(path, lines, line)
+            lines.append(line)
+            pool = pool.reveal(line['queried'])
+            yield line
 
 # %% ../nbs/04_loop.ipynb #2d752da6
 def past(path:Path, p:Protocol, method:str, seed:int)->list: # Lines to keep
@@ -374,12 +399,22 @@ def past(path:Path, p:Protocol, method:str, seed:int)->list: # Lines to keep
     lines = read_log(path)
     for line in lines:
         if identity_of(line) != (here := identity(p, method, seed)): raise ValueError(f"{path} holds another run ({differences(identity_of(line), here)}). Choose another folder, or remove it.")
-    about = provenance(torch.device('cpu'))
-    if lines and lines[-1]['versions'] != about['versions']: warnings.warn(f"{path} was begun with {lines[-1]['versions']} and goes on with {about['versions']}.")
     if lines and not lines[-1]['queried'] and len(lines) <= n_queries(p): lines.pop() # it ended with an earlier, smaller `rounds`
     return lines[:n_queries(p)+1]
 
+def check_seed(seed):
+    "`ValueError` when it is none."
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0: raise ValueError(f"Seeds must be integers, 0 or more: {seed!r} is none.")
+
+def check_folder(folder:Path):
+    "Make a folder for logs; `ValueError` when nothing can be written there."
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder): pass
+    except OSError as e: raise ValueError(f"Cannot write to {folder}: {e.strerror}. Choose a folder that can be written.") from None
+
 def rehearse(p:Protocol, pool:Pool):
-    "Let the sampler pick from two images before anything is trained: `ValueError` when the learner does not reveal what it needs."
+    "`ValueError` before anything is trained, when learner and protocol do not fit, or the learner does not reveal what the sampler needs to pick from two images."
+    if p.warmup_steps and E not in LEARNERS[p.learner].nets: raise ValueError("`warmup_steps` trains a VAE, and this learner has none.")
     learner, two = LEARNERS[p.learner], replace(pool, ids=np.concatenate([pool.labelled, pool.unlabelled[:2]]))
     if len(two.unlabelled): SAMPLERS[p.sampler](view_pool(fresh_nets(learner, pool, p, 0, 0), learner, two, p)[0], 1)

@@ -18,3 +18,16 @@ def sh(*cmd, cwd, **env):
 def checkout(tmp_path_factory):
     "A copy of the project, without data and results, to build in."
     return Path(shutil.copytree(ROOT, tmp_path_factory.mktemp('copy')/'m2vaal_nb', ignore=JUNK))
+
+@pytest.fixture(scope='session')
+def few():
+    "The first images of Fashion-MNIST: enough to run everything, too few to take long."
+    from m2vaal_nb.data import Dataset, load_dataset
+    whole = load_dataset()
+    return Dataset(whole.x[:1100].clone(), whole.y[:1100], whole.x_test[:200].clone(), whole.y_test[:200], whole.classes)
+
+@pytest.fixture
+def tiny():
+    "The smallest protocol that still queries twice, the second time for less."
+    from m2vaal_nb.loop import Protocol
+    return Protocol(n_init=20, budget=8, max_labels=32, steps=2, batch=8, n_val=50)

@@ -1,0 +1,132 @@
+"Whatever stops a run, the same command ends with the log of a run that nothing stopped."
+import os, resource, shutil, signal, subprocess, sys, time
+from dataclasses import replace
+from pathlib import Path
+import numpy as np, pytest, torch
+from m2vaal_nb.experiments import plan, protocol_for, run_grid
+from m2vaal_nb.loop import read_log, run
+
+METHODS = ['margin', 'vaal', 'm2_vaal_no_adv']
+
+def timeless(path): return [{k: v for k,v in l.items() if k not in ('timing', 'host')} for l in read_log(path)]
+
+def forked(work)->int:
+    "Do `work` in a child process, which starts at once because it need not import anything. Its exit status is 0 when nothing was raised."
+    if pid := os.fork(): return pid
+    status = 1
+    try: work(); status = 0
+    finally: os._exit(status)
+
+def ended(pid, wait=True): return os.waitpid(pid, 0 if wait else os.WNOHANG)
+
+@pytest.fixture(scope='module', autouse=True)
+def one_thread():
+    "Threads of the parent do not survive a fork."
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+@pytest.fixture
+def job(few, tiny, tmp_path):
+    "(folder, method) -> the work of one run, and the log of it."
+    p = replace(tiny, steps=12, batch=16)
+    return lambda folder, method='vaal': (lambda: list(run(protocol_for(p, method), method, 1, folder, 'cpu', few)), Path(folder)/f'{method}-1.jsonl')
+
+@pytest.mark.parametrize('method', METHODS)
+def test_sigkill_at_any_moment(method, job, tmp_path):
+    started = time.perf_counter()
+    work, log = job(tmp_path/'whole', method)
+    work()
+    took, want, g = time.perf_counter() - started, timeless(log), np.random.default_rng(METHODS.index(method))
+    kills, finished = 0, 0
+    while kills < 17:
+        work, log = job(tmp_path/str(finished), method)
+        while True:
+            pid = forked(work)
+            time.sleep(g.uniform(0, .9*took))
+            os.kill(pid, signal.SIGKILL)
+            how = ended(pid)[1]
+            assert timeless(log) == want[:len(read_log(log))]
+            if how == 0: break                       # it was done before the shot
+            assert how == signal.SIGKILL
+            kills += 1
+        assert timeless(log) == want
+        finished += 1
+
+def test_torn_at_every_kind_of_byte(job, tmp_path):
+    work, log = job(tmp_path)
+    work()
+    want, raw = timeless(log), log.read_bytes()
+    ends = [i+1 for i,b in enumerate(raw) if b == ord('\n')]
+    for cut in [0, 1, ends[0]-1, ends[0], ends[0]+1, ends[1]-2, ends[1]+40, len(raw)-1]:
+        log.write_bytes(raw[:cut])
+        work()
+        assert timeless(log) == want
+
+def test_a_run_outlives_its_parent_and_refuses_a_second_writer(job, tmp_path):
+    work, log = job(tmp_path/'orphan')
+    ready = tmp_path/'ready'
+    def parent():
+        child = forked(work)
+        ready.write_text(str(child))
+        time.sleep(60)
+    pid = forked(parent)
+    while not (ready.exists() and ready.read_text() and log.with_name('.vaal-1.lock').exists()): time.sleep(.005)
+    os.kill(pid, signal.SIGKILL)
+    ended(pid)
+    refused = 0
+    while len(read_log(log)) < 3:
+        try: work()
+        except ValueError as e: assert 'another process' in str(e); refused += 1
+        time.sleep(.02)
+    assert refused
+    work()
+    other, whole = job(tmp_path/'whole')
+    other()
+    assert timeless(log) == timeless(whole)
+
+def test_a_full_disk_leaves_a_valid_log(job, tmp_path):
+    work, whole = job(tmp_path/'whole')
+    work()
+    first = len(whole.read_bytes().splitlines(True)[0])
+    work, log = job(tmp_path/'full')
+    def on_a_full_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (first + 300, first + 300))
+        try: work()
+        except OSError: os._exit(7)
+    assert os.waitstatus_to_exitcode(ended(forked(on_a_full_disk))[1]) == 7
+    assert log.read_bytes().endswith(b'\n') and len(read_log(log)) == 1
+    work()
+    assert timeless(log) == timeless(whole)
+
+def test_a_removed_folder_ends_the_run_in_one_sentence(few, tiny, tmp_path):
+    lines = run(protocol_for(tiny, 'random'), 'random', 0, tmp_path/'gone', 'cpu', few)
+    next(lines)
+    shutil.rmtree(tmp_path/'gone')
+    with pytest.raises(ValueError, match='was changed or removed'): next(lines)
+    assert not (tmp_path/'gone').exists()
+
+def test_logs_do_not_depend_on_what_runs_beside_or_before(few, tmp_path):
+    small = dict(n_init=20, budget=8, max_labels=36, rounds=1, steps=3, batch=8, n_val=50)
+    jobs = plan('fig2b', ['random', 'm2_vaal', 'ta_vaal', 'algorithm_2'], [0, 1], **small)
+    run_grid(jobs, tmp_path/'a', 'cpu', lambda s: None, few)
+    torch.manual_seed(5), np.random.seed(5)
+    run_grid(jobs[::-1], tmp_path/'b', 'cpu', lambda s: None, few)
+    pids = [forked(lambda j=j: run_grid([j], tmp_path/'c', 'cpu', lambda s: None, few)) for j in jobs]
+    assert all(ended(pid)[1] == 0 for pid in pids)
+    logs = sorted(o.name for o in (tmp_path/'a').glob('*.jsonl'))
+    assert len(logs) == 8
+    for name in logs: assert timeless(tmp_path/'a'/name) == timeless(tmp_path/'b'/name) == timeless(tmp_path/'c'/name)
+
+def test_ctrl_c_on_the_real_command(tmp_path):
+    "Status 130, one sentence, a valid log, and the same command goes on."
+    cmd = [Path(sys.executable).with_name('m2vaal_run'), 'fig2b', '--methods', 'random', '--rounds', '1', '--steps', '2', '--out', tmp_path]
+    going = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert 'round 0' in going.stdout.readline()
+    going.send_signal(signal.SIGINT)
+    _, said = going.communicate(timeout=60)
+    assert going.returncode == 130 and said.count('\n') == 1 and 'interrupted' in said
+    assert len(read_log(tmp_path/'fig2b/random-0.jsonl')) == 1
+    again = subprocess.run(cmd, capture_output=True, text=True)
+    assert again.returncode == 0 and '1 of 2 rounds were there already' in again.stdout and not again.stderr

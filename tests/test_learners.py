@@ -1,0 +1,106 @@
+"One contract for every learner, and for a run of each."
+import json, subprocess, sys
+from dataclasses import asdict, replace
+import numpy as np, pytest, torch
+from m2vaal_nb.data import rng
+from m2vaal_nb.experiments import METHODS, protocol_for
+from m2vaal_nb.loop import *
+from m2vaal_nb.loop import feed, fresh_nets, optimisers, train_step, start_pool
+from m2vaal_nb.losses import TERMS, elbo_terms
+
+every = pytest.mark.parametrize('name', LEARNERS)
+NAMES = dict(classifier='T', vaal='TEGD', ta_vaal='TEGDR', m2_vaal='TEGD', m2_vaal_no_adv='TEGD', m2='TEG')
+LETTERS = dict(zip('TEGDR', (T, E, G, D, R)))
+
+@pytest.fixture
+def pool(few, tiny): return start_pool(few, tiny, 0)[0]
+
+def weights(nets): return {n: torch.cat([w.detach().flatten().clone() for w in net.parameters()]) for n,net in nets.items()}
+
+@every
+def test_loss_falls(name, pool, tiny):
+    p, learner = replace(tiny, steps=60, batch=20), LEARNERS[name]
+    nets, terms = fresh_nets(learner, pool, p, 0, 0), {**TERMS, **elbo_terms(p.elbo)}
+    opts, values = optimisers(nets, learner, p), []
+    for b in feed(pool, p, 0, 0): values.append(train_step(nets, learner, opts, p, terms, b))
+    for term in ('classification', 'reconstruction', 'marginal_reconstruction'):
+        if term in values[0]: assert np.mean([v[term] for v in values[-5:]]) < .8*values[0][term]
+
+@every
+def test_each_phase_moves_its_own_nets_only(name, pool, tiny):
+    learner = LEARNERS[name]
+    assert ''.join(k for k,n in LETTERS.items() if n in learner.nets) == NAMES[name]
+    for phase in learner.phases:
+        only = replace(learner, phases=(phase,))
+        nets = fresh_nets(learner, pool, tiny, 0, 0)
+        before = weights(nets)
+        train(nets, only, tiny, feed(pool, tiny, 0, 0))
+        assert {n for n,w in weights(nets).items() if not torch.equal(w, before[n])} == set(phase.trains)
+
+def test_vaal_trains_the_same_classifier_as_no_vae_at_all(pool, tiny):
+    "T and VAE share nothing in VAAL: one seed, one classifier."
+    got = {}
+    for name in ('classifier', 'vaal', 'm2_vaal'):
+        nets = fresh_nets(LEARNERS[name], pool, tiny, 0, 0)
+        train(nets, LEARNERS[name], tiny, feed(pool, tiny, 0, 0))
+        got[name] = weights(nets)[T]
+    assert torch.equal(got['classifier'], got['vaal']) and not torch.equal(got['classifier'], got['m2_vaal'])
+
+@every
+def test_scores_in_eval_mode_without_gradients(name, pool, tiny):
+    learner = LEARNERS[name]
+    nets = fresh_nets(learner, pool, tiny, 0, 0).train()
+    view, d_L = view_pool(nets, learner, pool, tiny)
+    assert not any(m.training for m in nets.modules()) and not view.p_N_C.requires_grad
+    assert (view.ids == pool.unlabelled).all() and (view.y_L == pool.y).all()
+    assert torch.allclose(view.p_N_C.sum(-1), torch.ones(len(view)))
+    told = {f for f in ('z_N_D', 'z_L_D', 'd_N', 'r_N') if getattr(view, f) is not None}
+    assert told == ({'z_N_D', 'z_L_D'} if 'E' in NAMES[name] else set()) | ({'d_N'} if 'D' in NAMES[name] else set()) | ({'r_N'} if 'R' in NAMES[name] else set())
+
+@every
+def test_from_scratch_means_from_scratch(name, pool, tiny):
+    nets = fresh_nets(LEARNERS[name], pool, tiny, 0, 1)
+    fresh = weights(nets)
+    train(nets, LEARNERS[name], tiny, feed(pool, tiny, 0, 1))
+    again = weights(fresh_nets(LEARNERS[name], pool, tiny, 0, 1))
+    assert all(torch.equal(again[n], fresh[n]) for n in fresh)
+
+def test_warmup_comes_before_and_changes_no_draw_of_one_run_without(pool, tiny):
+    p = replace(tiny, warmup_steps=3)
+    assert [b.progress for b in feed(pool, p, 0, 0)] == [0, 0, 0, 0, .5]
+    first = next(feed(pool, tiny, 0, 0)), next(feed(pool, p, 0, 0))
+    assert torch.equal(first[0].L.eps, first[1].L.eps)
+
+@pytest.mark.parametrize('elbo', ['bernoulli', 'gaussian', 'published'])
+def test_every_scale_trains(elbo, pool, tiny):
+    losses = train(fresh_nets(LEARNERS['m2_vaal'], pool, tiny, 0, 0), LEARNERS['m2_vaal'], replace(tiny, elbo=elbo), feed(pool, tiny, 0, 0))
+    assert all(np.isfinite(v) for v in losses.values())
+
+# --- runs ---
+@pytest.mark.parametrize('method', METHODS)
+def test_a_run_keeps_the_contract_of_the_log(method, few, tiny, tmp_path):
+    p = protocol_for(tiny, method)
+    lines = list(run(p, method, 3, tmp_path, 'cpu', few))
+    text = (tmp_path/f'{method}-3.jsonl').read_text()
+    assert [json.loads(l) for l in text.splitlines()] == lines and 'NaN' not in text
+    assert [l['n_labelled'] for l in lines] == [20, 28, 32] and [len(l['queried']) for l in lines] == [8, 4, 0]
+    pool, val = start_pool(few, p, 3)
+    assert lines[0]['initial'] == pool.labelled.tolist() and 'initial' not in lines[1]
+    for i,l in enumerate(lines):
+        assert {'protocol', 'method', 'seed', 'round', 'n_labelled', 'train_loss', 'test_acc', 'val_acc', 'queried', 'queried_wrong', 'queried_classes',
+                'd_acc', 'd_auc', 'versions', 'host', 'timing'} <= l.keys()
+        assert l['round'] == i and l['protocol'] == json.loads(json.dumps(asdict(p)))
+        assert l['queried_classes'] == np.bincount(few.y[l['queried']], minlength=10).tolist() and 0 <= l['queried_wrong'] <= len(l['queried'])
+        assert (l['d_acc'] is None) == ('discriminator' not in LEARNERS[p.learner].nets) == (l['d_auc'] is None)
+        pool = pool.reveal(l['queried'])          # raises when an id is bought twice or is not in the pool
+    assert not np.isin(pool.labelled, val).any()
+
+def test_round_0_is_the_same_for_every_sampler(few, tiny, tmp_path):
+    first = [next(run(protocol_for(tiny, m), m, 0, tmp_path, 'cpu', few)) for m in ('random', 'margin', 'entropy')]
+    for k in ('initial', 'train_loss', 'test_acc', 'val_acc'): assert first[0][k] == first[1][k] == first[2][k]
+
+def test_a_pool_bought_to_the_last_image(few, tiny, tmp_path):
+    small = replace(few, x=few.x[:60], y=few.y[:60])
+    for method in ('margin', 'm2_vaal_no_adv', 'algorithm_2'):
+        lines = list(run(protocol_for(replace(tiny, n_val=20, max_labels=40, budget=15), method), method, 0, tmp_path, 'cpu', small))
+        assert [l['n_labelled'] for l in lines] == [20, 35, 40] and lines[-1]['d_auc'] is None

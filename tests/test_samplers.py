@@ -1,0 +1,102 @@
+"One contract for every sampler, and the tensor functions under it against hypothesis."
+from dataclasses import fields, replace
+import numpy as np, pytest, torch
+from hypothesis import given, settings, strategies as st
+from hypothesis.extra.numpy import arrays
+from m2vaal_nb.data import PoolView
+from m2vaal_nb.samplers import *
+
+settings.register_profile('steady', deadline=None, derandomize=True, max_examples=60)
+settings.load_profile('steady')
+every = pytest.mark.parametrize('name', SAMPLERS)
+
+def a_view(n=40, seed=0, ties=False):
+    "A view that reveals everything; with `ties`, all rows look the same to every sampler but `random`."
+    g = torch.Generator().manual_seed(seed)
+    def r(*s): return torch.rand(s, generator=g)
+    p = (4*r(n, 5)).softmax(-1)
+    if ties: p = p[:1].expand(n, 5)
+    same = lambda t: t[:1].expand_as(t) if ties else t
+    return PoolView(np.random.default_rng(seed).permutation(1000)[:n], seed, p, same(r(n, 3)), same(r(n)), same(r(n)), r(12, 3), np.arange(12) % 5)
+
+def copied(view): return {f.name: torch.as_tensor(getattr(view, f.name)).clone() for f in fields(view)}
+
+@every
+@pytest.mark.parametrize('budget', [1, 7, 39, 40])
+def test_exactly_budget_distinct_ids_of_the_pool(name, budget):
+    view = a_view()
+    ids = SAMPLERS[name](view, budget)
+    assert isinstance(ids, np.ndarray) and len(ids) == len(set(ids)) == budget and set(ids) <= set(view.ids)
+
+@every
+def test_deterministic_and_leaves_the_view_alone(name):
+    view = a_view()
+    before, first = copied(view), SAMPLERS[name](view, 9)
+    assert (SAMPLERS[name](view, 9) == first).all() and (SAMPLERS[name](a_view(), 9) == first).all()
+    after = copied(view)
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+@every
+def test_ties_go_to_the_smallest_rank(name):
+    view = a_view(ties=True)
+    by_rank = view.ids[np.argsort(np.random.default_rng(view.seed).permutation(40))]
+    got = SAMPLERS[name](view, 1 if 'anchors' in name else 6)
+    assert (got == by_rank[:len(got)]).all()
+    assert any((SAMPLERS[name](replace(view, seed=s), 1) != got[:1]).any() for s in range(1, 5))
+
+@every
+def test_order_of_the_rows_does_not_matter(name):
+    "Permute the pool: without ties the same ids come back. `random` only depends on ranks."
+    view, perm = a_view(), np.random.default_rng(9).permutation(40)
+    moved = replace(view, ids=view.ids[perm], **{f: getattr(view, f)[perm] for f in ('p_N_C', 'z_N_D', 'd_N', 'r_N')})
+    if name == 'random': assert (np.flatnonzero(np.isin(moved.ids, random(moved, 8))) == np.flatnonzero(np.isin(view.ids, random(view, 8)))).all()
+    else: assert set(SAMPLERS[name](moved, 8)) == set(SAMPLERS[name](view, 8))
+
+@every
+def test_says_what_it_needs(name):
+    needs = [f for f in ('p_N_C', 'z_N_D', 'd_N', 'z_L_D', 'y_L') if _fails(name, f)]
+    assert needs == {'random': [], 'discriminator': ['d_N'], 'class_anchors': ['p_N_C', 'z_N_D', 'z_L_D', 'y_L'],
+                     'weighted_anchors': ['p_N_C', 'z_N_D', 'z_L_D', 'y_L']}.get(name, ['p_N_C'])
+def _fails(name, field):
+    try: SAMPLERS[name](replace(a_view(), **{field: None}), 2)
+    except ValueError as e: assert f'does not reveal `{field}`' in str(e); return True
+
+@every
+def test_random_is_the_only_one_that_ignores_what_it_sees(name):
+    a, b = a_view(), replace(a_view(seed=1), ids=a_view().ids, seed=0)
+    assert (set(SAMPLERS[name](a, 9)) == set(SAMPLERS[name](b, 9))) == (name == 'random')
+
+# --- the functions of plain arrays ---
+probs = st.integers(2, 6).flatmap(lambda C: st.integers(1, 9).flatmap(lambda N: arrays(np.float64, (N, C), elements=st.floats(1e-3, 1)))).map(lambda w: w/w.sum(-1, keepdims=True))
+scores = [least_confidence_scores, margin_scores, entropy_scores]
+
+@pytest.mark.parametrize('score', scores)
+@given(p=probs, seed=st.integers(0, 99))
+def test_scores_do_not_care_which_class_is_which(score, p, seed):
+    perm = np.random.default_rng(seed).permutation(p.shape[1])
+    assert torch.allclose(score(p), score(p[:,perm]), atol=1e-12) and score(p).shape == (len(p),)
+
+@pytest.mark.parametrize('score', scores)
+@given(p=probs)
+def test_uniform_is_the_most_uncertain_and_certainty_the_least(score, p):
+    C = p.shape[1]
+    top, bottom = score(np.full((1, C), 1/C)), score(np.eye(C)[:1])
+    assert (score(p) <= top + 1e-9).all() and (score(p) >= bottom - 1e-9).all()
+
+@given(data=st.data(), U=st.integers(1, 14), L=st.integers(0, 5), C=st.integers(1, 4), seed=st.integers(0, 50))
+def test_anchors_return_budget_distinct_rows(data, U, L, C, seed):
+    g = np.random.default_rng(seed)
+    z_U, z_L = g.integers(0, 3, (U, 2)).astype('f4'), g.integers(0, 3, (L, 2)).astype('f4')
+    y_U, y_L, budget = g.integers(0, C, U), g.integers(0, C, L), data.draw(st.integers(1, U))
+    for rows in (class_anchors_rows(z_U, y_U, z_L, y_L, budget, C, seed), weighted_anchors_rows(z_U, np.eye(C)[y_U], z_L, y_L, budget, seed)):
+        assert len(rows) == len(set(rows.tolist())) == budget and 0 <= rows.min() and rows.max() < U
+    share, have = np.bincount(y_U[class_anchors_rows(z_U, y_U, z_L, y_L, budget, C, seed)], minlength=C), np.bincount(y_U, minlength=C)
+    assert all(share[c] == have[c] or share[c] >= share.max() - 1 for c in range(C))   # a class falls behind only when it has no rows left
+
+@given(shift=st.floats(-5, 5), scale=st.floats(.5, 4), seed=st.integers(0, 50))
+def test_anchors_depend_on_relative_distances_only(shift, scale, seed):
+    g = np.random.default_rng(seed)
+    z_U, z_L, y = g.normal(size=(20, 3)), g.normal(size=(6, 3)), np.arange(20) % 3
+    p = np.eye(3)[y]*.6 + g.dirichlet([1]*3, 20)*.4
+    for pick in (lambda f: class_anchors_rows(f(z_U), y, f(z_L), y[:6], 7, 3), lambda f: weighted_anchors_rows(f(z_U), p, f(z_L), y[:6], 7)):
+        assert (pick(lambda z: z) == pick(lambda z: scale*z + shift)).all()
