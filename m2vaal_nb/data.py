@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import Tensor
@@ -172,6 +171,7 @@ def show_images(
     size:float=1., # Inches an image
 ): # matplotlib's figure
     "Images in a grid, captions above them."
+    import matplotlib.pyplot as plt # here, so that importing a sampler does not wait for it
     x_N = torch.as_tensor(x_N).cpu()
     nrows = -(-len(x_N)//ncols)
     fig, axes = plt.subplots(nrows, ncols, figsize=(ncols*size, nrows*size*(1.2 if len(titles) else 1)), squeeze=False)

@@ -40,7 +40,7 @@ CALLS = { # what is wrong: (the call, what its sentence says)
     'too few labels': (lambda: anchors_1(y_L=y[:5]), 'must be 6 integers'),
     'labels that are fractions': (lambda: anchors_2(y_L=y + .5), 'integers'),
     'predictions for other rows': (lambda: anchors_1(y_U=y[:4]), 'must be 6 integers'),
-    'probabilities for other rows': (lambda: anchors_2(p_U=p[:4]), 'must be 6 integers'),
+    'probabilities for other rows': (lambda: anchors_2(p_U=p[:4]), 'must have 6 rows'),
     # budgets
     **{f'{name} with a budget of {b!r}': (lambda f=f, b=b: f(view, b), 'integer from 1 to the 6 rows')
        for name,f in SAMPLERS.items() for b in (0, 7)},

@@ -1,6 +1,7 @@
 "Every notebook as its reader meets it: opened in JupyterLab in a browser, run from the menu, looked at. `make test-lab` runs this, `make test` does not."
-import json, os, shutil, signal
+import json, os, shutil, signal, sys
 from http.client import HTTPConnection
+from pathlib import Path
 from types import SimpleNamespace
 import psutil, pytest
 from selenium import webdriver
@@ -14,7 +15,7 @@ LOOPBACK = {'127.0.0.1', '::1'}
 SETTINGS = {'@jupyterlab/notebook-extension:tracker': dict(windowingMode='none', scrollPastEnd=False),   # the page holds every cell, seen or not
             '@jupyterlab/apputils-extension:notification': dict(fetchNews='false')}                      # a question nobody is there to answer
 FLAGS = '''headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking
-           disable-component-update disable-sync window-size=1300,1000'''.split()
+           disable-component-update disable-sync window-size=1500,1000'''.split()
 
 # The page as its reader sees it, a dict a cell. Data URIs load after the output that holds them: `loading` until then.
 CELLS = '''
@@ -40,9 +41,9 @@ def lab(tmp_path):
     if (ROOT/'results').exists(): shutil.copytree(ROOT/'results', tmp_path/'results')
     (tmp_path/'config/labconfig').mkdir(parents=True)
     (tmp_path/'config/labconfig/default_setting_overrides.json').write_text(json.dumps(SETTINGS))
-    own = {f'JUPYTER_{o.upper()}_DIR': str(tmp_path/o) for o in ('config', 'data', 'runtime')}
+    own = {f'JUPYTER_{o.upper()}_DIR': str(tmp_path/o) for o in ('config', 'data', 'runtime')} | {'IPYTHONDIR': str(tmp_path/'ipython')}
     signal.signal(signal.SIGTERM, signal.default_int_handler)   # as Ctrl-C: what follows `yield` is done then too
-    proc = psutil.Popen([ROOT/'.venv/bin/jupyter-lab', '--no-browser', '--allow-root', 'nbs'], cwd=tmp_path, env=os.environ | own)
+    proc = psutil.Popen([Path(sys.executable).with_name('jupyter-lab'), '--no-browser', '--allow-root', 'nbs'], cwd=tmp_path, env=os.environ | own)
     try:
         info = until(lambda: json.loads((tmp_path/f'runtime/jpserver-{proc.pid}.json').read_text()))
         yield SimpleNamespace(**info, proc=proc, nbs=tmp_path/'nbs')
@@ -87,7 +88,7 @@ def test_runs_in_jupyterlab(nb, lab, page):
         choose(page, 'File', 'Save Notebook')
         until(lambda: not css(page, '.jp-mod-dirty'))
     finally:
-        page.set_window_size(1300, page.get_window_size()['height'] + page.execute_script(WHOLE))
+        page.set_window_size(1500, page.get_window_size()['height'] + page.execute_script(WHOLE))
         page.execute_script(WHOLE)
         SHOTS.mkdir(parents=True, exist_ok=True)
         page.save_screenshot(str(SHOTS/f'{nb.stem}.png'))
