@@ -5,10 +5,10 @@ READY  := .venv/.installed
 NBS    ?= $(filter-out nbs/index.ipynb,$(sort $(wildcard nbs/*.ipynb nbs/*/*.ipynb))) nbs/index.ipynb
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab site notebooks readme clean need-quarto
+.PHONY: help demo test test-lab lab site notebooks readme clean need-quarto need-chromium
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-11s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-11s%s\n", $$1, $$2}' Makefile
 
 demo: $(READY) ## a small active-learning run, its table and figure in out/
 	$(BIN)/m2vaal_demo
@@ -17,6 +17,12 @@ demo: $(READY) ## a small active-learning run, its table and figure in out/
 test: $(READY) ## run every notebook, then the tests
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print --timing
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests
+
+test-lab: need-chromium $(READY) ## run every notebook in JupyterLab in a browser; screenshots in out/lab/
+	$(BIN)/pytest -q -m lab --durations=0 tests/test_lab.py
+
+need-chromium:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { echo 'JupyterLab is tested in Chromium, which is not on the PATH: on Debian,  apt-get install chromium chromium-driver  brings it.' >&2; exit 1; }
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter-lab nbs

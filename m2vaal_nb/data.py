@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STREAMS', 'IDX_MD5', 'DEBIAN', 'SOURCES', 'DATASETS', 'rng', 'read_verified', 'find_idx', 'cache_dir', 'write_whole',
-           'stage', 'from_torchvision', 'from_apt', 'idx_root', 'Dataset', 'images_of', 'load_dataset', 'show_images',
-           'split_ids', 'lookup', 'Pool', 'as_ids', 'check_labels', 'initial_ids', 'tie_ranks', 'check_budget',
-           'PoolView']
+           'stage', 'from_torchvision', 'from_apt', 'reason', 'idx_root', 'Dataset', 'images_of', 'load_dataset',
+           'show_images', 'split_ids', 'lookup', 'Pool', 'as_ids', 'check_labels', 'initial_ids', 'tie_ranks',
+           'check_budget', 'PoolView']
 
 # %% ../nbs/00_data.ipynb #a26e439a
 import gzip, hashlib, os, subprocess, tempfile, zlib
@@ -56,29 +56,33 @@ def read_verified(
 def find_idx(
     folder:Path, # Where to look
     dataset:str, # 'FashionMNIST' or 'MNIST'
-)->dict: # idx name -> path; `FileNotFoundError` when one is missing
+)->dict: # idx name -> path; `ValueError` when one is missing
     "The four idx files of a folder, in torchvision's layout or flat, gzipped or not."
     places = [folder/dataset/'raw', folder]
     def find(name):
         for p in (d/f for d in places for f in (name, f'{name}.gz')):
             if p.is_file(): return p
-        raise FileNotFoundError(f"{folder} holds no {name}, gzipped or not, neither there nor in {dataset}/raw.")
+        raise ValueError(f"{folder} holds no {name}, gzipped or not, neither there nor in {dataset}/raw.")
     return {name: find(name) for name in IDX_MD5[dataset]}
 
 def cache_dir()->Path:
     "Where downloaded data is kept: `$XDG_CACHE_HOME/m2vaal_nb`, by default under `~/.cache`."
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'m2vaal_nb'
 
-# %% ../nbs/00_data.ipynb #83a0ddcb
-def write_whole(path:Path, raw:bytes):
-    "Write a file so that it is never seen half-written."
+# %% ../nbs/00_data.ipynb #f8c09d6f
+def write_whole(
+    path:Path, # A file; its folder is made when there is none
+    raw:bytes, # All it shall hold
+):
+    "Write a file durably, so that it is never seen half-written."
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, part = tempfile.mkstemp(dir=path.parent, prefix='.part-')
+    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
     try:
-        with os.fdopen(fd, 'wb') as f: f.write(raw)
+        with part.open('wb') as f: f.write(raw); f.flush(); os.fsync(f.fileno())
         os.replace(part, path)
-    except BaseException: os.unlink(part); raise
+    except BaseException: part.unlink(missing_ok=True); raise
 
+# %% ../nbs/00_data.ipynb #93204c87
 def stage(
     folder:Path, # Holds the four idx files
     dataset:str, # 'FashionMNIST' or 'MNIST'
@@ -113,20 +117,24 @@ SOURCES = dict(
     FashionMNIST=(lambda *_: cache_dir(), lambda *_: DEBIAN, from_torchvision, from_apt),
     MNIST=(lambda *_: cache_dir(), from_torchvision))
 
-# %% ../nbs/00_data.ipynb #9701769d
+# %% ../nbs/00_data.ipynb #39a4cc52
+def reason(e:Exception)->str:
+    "The last line of what an error, or the command that failed, said."
+    said = (e.stderr or b'').decode(errors='replace') if isinstance(e, subprocess.CalledProcessError) else str(e)
+    return (said.strip().splitlines() or [type(e).__name__])[-1]
+
 def idx_root(
     dataset:str='FashionMNIST', # 'FashionMNIST' or 'MNIST'
     root:str|Path|None=None, # The folder to use, and no other; by default `$M2VAAL_DATA`, else the first of `SOURCES` that has the data
 )->Path: # For `torchvision.datasets`
     "A folder from which torchvision can read `dataset`, every file verified."
-    explicit = root or os.environ.get('M2VAAL_DATA')
-    if explicit: return stage(Path(explicit), dataset)
+    if explicit := root or os.environ.get('M2VAAL_DATA'): return stage(Path(explicit), dataset)
     tried = []
     for source in SOURCES[dataset]:
         with tempfile.TemporaryDirectory() as tmp:
             try: return stage(source(dataset, Path(tmp)), dataset, cache_dir())
-            except (OSError, ValueError, RuntimeError, subprocess.SubprocessError) as e: tried.append(str(e).strip().splitlines()[-1])
-    raise FileNotFoundError(f"{dataset} could not be had; set $M2VAAL_DATA to a folder with its idx files. Tried: {' | '.join(tried)}")
+            except Exception as e: tried.append(reason(e)) # whatever it is, the next source may have the data
+    raise ValueError(f"{dataset} could not be had; set $M2VAAL_DATA to a folder with its idx files. Tried: {' | '.join(tried)}")
 
 # %% ../nbs/00_data.ipynb #06158eb0
 @dataclass(frozen=True, eq=False)
@@ -153,14 +161,14 @@ def load_dataset(
     name:str='fashion_mnist', # One of `DATASETS`
     root:str|Path|None=None, # Folder that holds the data; see `idx_root`
 )->Dataset: # Whole, in memory
-    "Fashion-MNIST, MNIST or CIFAR-10, fetched when needed."
+    "Fashion-MNIST, MNIST or CIFAR-10 (whose files torchvision checks by MD5 before it unpickles them), fetched when needed."
     if name not in DATASETS: raise ValueError(f"Unknown dataset {name!r}: choose one of {', '.join(DATASETS)}.")
     from torchvision import datasets
     explicit = root or os.environ.get('M2VAAL_DATA')
     kw = {} if DATASETS[name] in IDX_MD5 else dict(download=not explicit)
     at = explicit or cache_dir() if kw else idx_root(DATASETS[name], root)
     try: train, test = (getattr(datasets, DATASETS[name])(at, train=t, **kw) for t in (True, False))
-    except (RuntimeError, OSError) as e: raise FileNotFoundError(f"{name} could not be read from {at}: {e}") from None
+    except (RuntimeError, OSError) as e: raise ValueError(f"{name} could not be read from {at}: {reason(e)}") from None
     return Dataset(*images_of(train), *images_of(test), tuple(train.classes))
 
 # %% ../nbs/00_data.ipynb #8ad9a81b
@@ -258,7 +266,7 @@ def initial_ids(
 )->np.ndarray: # (n,) ids, in random order
     "The labels an experiment starts from."
     names = np.unique(y_N[ids])
-    wanted = np.asarray(classes or names)
+    wanted = np.unique(np.asarray(classes)) if len(classes) else names
     if (strange := np.setdiff1d(wanted, names)).size: raise ValueError(f"No image of the pool has class {strange.tolist()[0]}: the classes are {names.tolist()}.")
     g = rng(seed, 'init')
     order = g.permutation(ids)
@@ -300,13 +308,27 @@ class PoolView:
     z_L_D:Tensor|None=None # (L, D) latent means of the labelled rows
     y_L:np.ndarray|None=None # (L,) their labels
 
+    def __post_init__(self):
+        n = dict.fromkeys(('p_N_C', 'z_N_D', 'd_N', 'r_N'), len(self.ids)) | ({} if self.y_L is None else dict(z_L_D=len(self.y_L)))
+        for name,rows in n.items():
+            if (v := getattr(self, name)) is not None and len(v) != rows: raise ValueError(f"`{name}` has {len(v)} rows, but the view has {rows}.")
     def __len__(self): return len(self.ids)
-    def need(self, name:str):
-        "The field `name`, or an error that says who does not tell."
+    def need(self,
+        name:str, # A field
+    ): # Its value; `ValueError` when it is None
+        "What the learner reveals under this name."
         if (value := getattr(self, name)) is None: raise ValueError(f"This learner does not reveal `{name}`, which the sampler needs.")
         return value
-    def top(self, score_N, budget:int)->np.ndarray: # (budget,) dataset ids, best first
-        "The ids of the highest scores, ties broken by rank."
-        budget, score_N = check_budget(budget, len(self)), torch.as_tensor(score_N).cpu().numpy()
-        if score_N.shape != (len(self),) or not np.isfinite(score_N).all(): raise ValueError(f"Scores must be {len(self)} finite numbers.")
-        return self.ids[np.lexsort((tie_ranks(len(self), self.seed), -score_N))[:budget]]
+    def top(self,
+        score_N, # (N,) finite numbers, array or tensor
+        budget:int, # 1 to N
+    )->np.ndarray: # (budget,) dataset ids, best first
+        "The ids of the highest scores, ties broken by rank; in time linear in the rows."
+        budget, n = check_budget(budget, len(self)), len(self)
+        score_N = torch.as_tensor(score_N).detach().cpu().double().numpy()
+        if score_N.shape != (n,) or not np.isfinite(score_N).all(): raise ValueError(f"Scores must be {n} finite numbers.")
+        rank, least = tie_ranks(n, self.seed), np.partition(score_N, n-budget)[n-budget]
+        above, equal = np.flatnonzero(score_N > least), np.flatnonzero(score_N == least)
+        some = budget - len(above)
+        rows = np.concatenate([above, equal[np.argpartition(rank[equal], some-1)[:some]]])
+        return self.ids[rows[np.lexsort((rank[rows], -score_N[rows]))]]

@@ -49,7 +49,7 @@ def least_confidence_scores(
     p_N_C, # (N, C) class probabilities, array or tensor
 )->Tensor: # (N,) 1 - max p: 0 for certainty
     "Eq. 1: how improbable the predicted class is."
-    return 1 - check_probs(p_N_C).amax(-1)
+    return (1 - check_probs(p_N_C).amax(-1)).clamp_min(0)
 
 # %% ../nbs/03_samplers.ipynb #84c0f364
 def margin_scores(
@@ -64,7 +64,7 @@ def entropy_scores(
     p_N_C, # (N, C) class probabilities
 )->Tensor: # (N,) nats: 0 for certainty, log C at most
     "Eq. 3: entropy of the prediction."
-    return torch.special.entr(check_probs(p_N_C)).sum(-1)
+    return torch.special.entr(check_probs(p_N_C)).sum(-1).clamp_min(0)
 
 # %% ../nbs/03_samplers.ipynb #6ef975f4
 def random(
@@ -157,7 +157,7 @@ def check_latents(z_U_D, z_L_D)->tuple: # Two (rows, D) tensors
     z_U_D, z_L_D = as_rows(z_U_D), as_rows(z_L_D)
     if z_L_D.numel() == 0: z_L_D = z_U_D[:0]
     if z_U_D.ndim != 2 or not z_U_D.numel() or z_L_D.shape[1:] != z_U_D.shape[1:]: raise ValueError(f"Latents must have shapes (U, D) and (L, D) with U and D at least 1, not {tuple(z_U_D.shape)} and {tuple(z_L_D.shape)}.")
-    if not all(torch.isfinite(z[b]).all() for z in (z_U_D, z_L_D) for b in blocks(len(z))): raise ValueError("Latents must be finite.")
+    if not all((z[b].abs() < 1e100).all() for z in (z_U_D, z_L_D) for b in blocks(len(z))): raise ValueError("Latents must be finite, and so must their squares: below 1e100 in size.")
     return z_U_D, z_L_D
 
 def clusters(z_U_D, y_U, z_L_D, y_L, n_classes, rank_U)->list:
@@ -204,7 +204,7 @@ def weighted_anchors_rows(
     y_U, doubt = np.empty(U, np.int32), np.empty(U)
     for b in blocks(U):
         top = p_U_C[b].double().max(-1)
-        y_U[b], doubt[b] = top.indices, 1 - top.values
+        y_U[b], doubt[b] = top.indices, (1 - top.values).clamp_min(0)
     cs = clusters(z_U_D, y_U, z_L_D, y_L, C, rank)
     def offer(k): # the best of cluster k: score, rank (negated: the smallest wins), place in the cluster
         if not cs[k].free.any(): return -np.inf, 0, 0

@@ -1,17 +1,15 @@
-"Every notebook as its reader meets it: opened in JupyterLab in a browser, run from the menu, looked at. `make test-lab` runs this, `make test` does not."
+"Every notebook as its reader meets it: opened in JupyterLab in a browser, run from the menu, looked at. Only `make test-lab` comes here."
 import json, os, shutil, signal, sys
 from http.client import HTTPConnection
-from pathlib import Path
 from types import SimpleNamespace
 import psutil, pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from conftest import JUNK, NBS, ROOT
 
 pytestmark = pytest.mark.lab
-SHOTS = ROOT/'out/lab'
-LOOPBACK = {'127.0.0.1', '::1'}
 SETTINGS = {'@jupyterlab/notebook-extension:tracker': dict(windowingMode='none', scrollPastEnd=False),   # the page holds every cell, seen or not
             '@jupyterlab/apputils-extension:notification': dict(fetchNews='false')}                      # a question nobody is there to answer
 FLAGS = '''headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking
@@ -32,7 +30,7 @@ return outer.scrollHeight - outer.clientHeight'''
 
 def until(cond, secs=60):
     "Wait for a true `cond()`, and return it."
-    return WebDriverWait(None, secs, .5, [OSError, ValueError]).until(lambda _: cond())
+    return WebDriverWait(None, secs, .5, [OSError, ValueError, psutil.Error, StaleElementReferenceException]).until(lambda _: cond())
 
 @pytest.fixture
 def lab(tmp_path):
@@ -43,7 +41,7 @@ def lab(tmp_path):
     (tmp_path/'config/labconfig/default_setting_overrides.json').write_text(json.dumps(SETTINGS))
     own = {f'JUPYTER_{o.upper()}_DIR': str(tmp_path/o) for o in ('config', 'data', 'runtime')} | {'IPYTHONDIR': str(tmp_path/'ipython')}
     signal.signal(signal.SIGTERM, signal.default_int_handler)   # as Ctrl-C: what follows `yield` is done then too
-    proc = psutil.Popen([Path(sys.executable).with_name('jupyter-lab'), '--no-browser', '--allow-root', 'nbs'], cwd=tmp_path, env=os.environ | own)
+    proc = psutil.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', 'nbs'], cwd=tmp_path, env=os.environ | own)
     try:
         info = until(lambda: json.loads((tmp_path/f'runtime/jpserver-{proc.pid}.json').read_text()))
         yield SimpleNamespace(**info, proc=proc, nbs=tmp_path/'nbs')
@@ -61,6 +59,7 @@ def page(lab, tmp_path):
     with webdriver.Chrome(options, webdriver.ChromeService(shutil.which('chromedriver'))) as page: yield page
 
 def css(page, selector): return page.find_elements(By.CSS_SELECTOR, selector)
+
 def choose(page, *labels):
     "Click through a menu."
     for kind,label in zip(('lm-MenuBar-itemLabel', 'lm-Menu-itemLabel'), labels):
@@ -68,33 +67,31 @@ def choose(page, *labels):
         until(lambda: [o for o in page.find_elements(By.XPATH, found) if o.is_displayed()])[0].click()
 
 def at_rest(page):
-    "The cells of `page`, once nothing runs or waits to be run."
+    "The cells of `page`, once there is a kernel, and nothing that runs or waits to be run."
     for o in css(page, '.jp-Dialog'): pytest.fail(o.text)
     cells = page.execute_script(CELLS)
-    busy = any(o['loading'] or '*' in o['prompt'] for o in cells)
-    return not busy and css(page, '.jp-Notebook-ExecutionIndicator[data-status=idle]') and cells
+    if any(o['loading'] or '*' in o['prompt'] for o in cells): return []
+    return cells if cells and css(page, '.jp-StatusBar-Left')[0].text.endswith('| Idle') else []
 
 @pytest.mark.parametrize('nb', NBS, ids=lambda o: o.stem)
 def test_runs_in_jupyterlab(nb, lab, page):
     name = nb.relative_to(ROOT/'nbs').as_posix()
-    copy = lab.nbs/name
-    saved = json.loads(copy.read_text(encoding='utf-8'))['cells']
+    def read(): return json.loads((lab.nbs/name).read_text(encoding='utf-8'))['cells']
+    saved = read()
     page.get(f'{lab.url}lab/tree/{name}?token={lab.token}')
-    until(lambda: len(at_rest(page) or []) == len(saved))
+    until(lambda: len(at_rest(page)) == len(saved))
     try:
         choose(page, 'Run', 'Run All Cells')
-        until(lambda: any('*' in o['prompt'] for o in page.execute_script(CELLS)))
+        until(lambda: any(o['prompt'].strip('[ ]:') for o in page.execute_script(CELLS)))   # busy, or done already
         shown = until(lambda: at_rest(page), 900)
         choose(page, 'File', 'Save Notebook')
         until(lambda: not css(page, '.jp-mod-dirty'))
     finally:
         page.set_window_size(1500, page.get_window_size()['height'] + page.execute_script(WHOLE))
         page.execute_script(WHOLE)
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        page.save_screenshot(str(SHOTS/f'{nb.stem}.png'))
-    ran = json.loads(copy.read_text(encoding='utf-8'))['cells']
-    assert len(shown) == len(ran) == len(saved)
-    for i,(before,after,seen) in enumerate(zip(saved, ran, shown)):
+        (ROOT/'out/lab').mkdir(parents=True, exist_ok=True)
+        page.save_screenshot(str(ROOT/f'out/lab/{nb.stem}.png'))
+    for i,(before,after,seen) in enumerate(zip(saved, read(), shown, strict=True)):
         if before['cell_type'] != 'code': continue
         assert not seen['errors'] and not [o for o in after['outputs'] if o['output_type'] == 'error'], f'cell {i}'
         assert after['execution_count'] and seen['prompt'] == f"[{after['execution_count']}]:", f'cell {i} was not run'
@@ -114,6 +111,8 @@ def test_listens_only_here_and_to_the_token(lab):
     assert len(lab.token) >= 32 and ask('GET', '/lab', lab.token)[0] == 200
     assert ask('POST', '/api/kernels', lab.token)[0] == 201
 
-    def listening(o): return {c.laddr.ip for c in o.net_connections('inet') if c.status == psutil.CONN_LISTEN}
-    kernel, = lab.proc.children()
-    assert until(lambda: listening(kernel)) <= LOOPBACK and listening(lab.proc) <= LOOPBACK and listening(lab.proc)
+    def listening():
+        family = [lab.proc, *lab.proc.children(recursive=True)]
+        return [c.laddr for o in family for c in o.net_connections('inet') if c.status == psutil.CONN_LISTEN]
+    until(lambda: {o.port for o in listening()} > {lab.port})   # the kernel listens as well
+    assert {o.ip for o in listening()} <= {'127.0.0.1', '::1'}

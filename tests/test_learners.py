@@ -5,12 +5,12 @@ import numpy as np, pytest, torch
 from m2vaal_nb.data import rng
 from m2vaal_nb.experiments import METHODS, protocol_for
 from m2vaal_nb.loop import *
-from m2vaal_nb.loop import feed, fresh_nets, optimisers, train_step, start_pool
 from m2vaal_nb.losses import TERMS, elbo_terms
+from m2vaal_nb.models import NETS
 
 every = pytest.mark.parametrize('name', LEARNERS)
 NAMES = dict(classifier='T', vaal='TEGD', ta_vaal='TEGDR', m2_vaal='TEGD', m2_vaal_no_adv='TEGD', m2='TEG')
-LETTERS = dict(zip('TEGDR', (T, E, G, D, R)))
+LETTERS = dict(zip('TEGDR', NETS))
 
 @pytest.fixture
 def pool(few, tiny): return start_pool(few, tiny, 0)[0]
@@ -21,8 +21,8 @@ def weights(nets): return {n: torch.cat([w.detach().flatten().clone() for w in n
 def test_loss_falls(name, pool, tiny):
     p, learner = replace(tiny, steps=60, batch=20), LEARNERS[name]
     nets, terms = fresh_nets(learner, pool, p, 0, 0), {**TERMS, **elbo_terms(p.elbo)}
-    opts, values = optimisers(nets, learner, p), []
-    for b in feed(pool, p, 0, 0): values.append(train_step(nets, learner, opts, p, terms, b))
+    opts, values = [adam([w for n in phase.trains for w in nets[n].parameters()], p) for phase in learner.phases], []
+    for b in batches(pool.x, draw(pool, p, 0, 0)): values.append(train_step(nets, learner, opts, p, terms, b))
     for term in ('classification', 'reconstruction', 'marginal_reconstruction'):
         if term in values[0]: assert np.mean([v[term] for v in values[-5:]]) < .8*values[0][term]
 
@@ -34,7 +34,7 @@ def test_each_phase_moves_its_own_nets_only(name, pool, tiny):
         only = replace(learner, phases=(phase,))
         nets = fresh_nets(learner, pool, tiny, 0, 0)
         before = weights(nets)
-        train(nets, only, tiny, feed(pool, tiny, 0, 0))
+        train(nets, only, tiny, pool.x, draw(pool, tiny, 0, 0))
         assert {n for n,w in weights(nets).items() if not torch.equal(w, before[n])} == set(phase.trains)
 
 def test_vaal_trains_the_same_classifier_as_no_vae_at_all(pool, tiny):
@@ -42,8 +42,8 @@ def test_vaal_trains_the_same_classifier_as_no_vae_at_all(pool, tiny):
     got = {}
     for name in ('classifier', 'vaal', 'm2_vaal'):
         nets = fresh_nets(LEARNERS[name], pool, tiny, 0, 0)
-        train(nets, LEARNERS[name], tiny, feed(pool, tiny, 0, 0))
-        got[name] = weights(nets)[T]
+        train(nets, LEARNERS[name], tiny, pool.x, draw(pool, tiny, 0, 0))
+        got[name] = weights(nets)['classifier']
     assert torch.equal(got['classifier'], got['vaal']) and not torch.equal(got['classifier'], got['m2_vaal'])
 
 @every
@@ -61,19 +61,18 @@ def test_scores_in_eval_mode_without_gradients(name, pool, tiny):
 def test_from_scratch_means_from_scratch(name, pool, tiny):
     nets = fresh_nets(LEARNERS[name], pool, tiny, 0, 1)
     fresh = weights(nets)
-    train(nets, LEARNERS[name], tiny, feed(pool, tiny, 0, 1))
+    train(nets, LEARNERS[name], tiny, pool.x, draw(pool, tiny, 0, 1))
     again = weights(fresh_nets(LEARNERS[name], pool, tiny, 0, 1))
     assert all(torch.equal(again[n], fresh[n]) for n in fresh)
 
 def test_warmup_comes_before_and_changes_no_draw_of_one_run_without(pool, tiny):
     p = replace(tiny, warmup_steps=3)
-    assert [b.progress for b in feed(pool, p, 0, 0)] == [0, 0, 0, 0, .5]
-    first = next(feed(pool, tiny, 0, 0)), next(feed(pool, p, 0, 0))
-    assert torch.equal(first[0].L.eps, first[1].L.eps)
+    assert [b.progress for b in batches(pool.x, draw(pool, p, 0, 0), 3)] == [0, 0, 0, 0, .5]
+    assert torch.equal(draw(pool, tiny, 0, 0).eps[0], draw(pool, p, 0, 0).eps[0])
 
 @pytest.mark.parametrize('elbo', ['bernoulli', 'gaussian', 'published'])
 def test_every_scale_trains(elbo, pool, tiny):
-    losses = train(fresh_nets(LEARNERS['m2_vaal'], pool, tiny, 0, 0), LEARNERS['m2_vaal'], replace(tiny, elbo=elbo), feed(pool, tiny, 0, 0))
+    losses = train(fresh_nets(LEARNERS['m2_vaal'], pool, tiny, 0, 0), LEARNERS['m2_vaal'], replace(tiny, elbo=elbo), pool.x, draw(pool, tiny, 0, 0))
     assert all(np.isfinite(v) for v in losses.values())
 
 # --- runs ---
