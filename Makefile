@@ -32,8 +32,8 @@ notebooks: $(READY) ## export the package, rerun and save the notebooks; one: ma
 	$(BIN)/jupyter-nbconvert --to notebook --execute --inplace $(NBS)
 	$(BIN)/nbdev_clean
 
-readme: ## write README.md from nbs/index.ipynb
-	$(PYTHON) tools/readme.py
+readme: $(READY) ## write README.md from nbs/index.ipynb
+	$(BIN)/python tools/readme.py
 
 # After `readme`: nbdev_docs would else write README.md itself, with Quarto, where it looks older than its notebook.
 site: need-quarto $(READY) readme ## render the site into _docs/ (needs Quarto)

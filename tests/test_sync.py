@@ -41,21 +41,18 @@ def test_notebooks_are_small():
 
 def test_readme_tool(tmp_path):
     "Directives, images, tables and links on a notebook small enough to see the whole result."
-    code = lambda source, *data: dict(cell_type='code', source=source, outputs=[dict(output_type='display_data', data=o) for o in data])
-    cells = [dict(cell_type='markdown', source=['# T\n', '::: {.panel}\n', '[a](00_a.ipynb#b), [c](https://c.d/00_a.ipynb), [l](../LICENSE), [no](x.ipynb)\n', ':::']),
-             code('#| hide\nsecret()', {'text/plain': 'secret'}),
-             code('#| echo: false\n#| fig-alt: "A line."\nplot()', {'image/png': base64.b64encode(b'PNG').decode(), 'text/plain': '<Figure>'}),
-             code(['#| label: tbl-x\n', 'df'], {'text/html': ['<div><style>\nx\n\ny</style>\n', '<table>\n\n</table></div>'], 'text/plain': ['x']}),
-             code('md', {'text/markdown': '|a|\n|-|', 'text/html': '<table>'}),
-             code('print(1)') | dict(outputs=[dict(output_type='stream', name='stdout', text=['1\n', '2\n'])])]
+    from nbformat import v4, write
+    code = lambda source, **data: v4.new_code_cell(source, outputs=[v4.new_output('display_data', {k.replace('_', '/'): v for k,v in data.items()})])
+    cells = [v4.new_markdown_cell('# T\n\n::: {.panel}\n[a](00_a.ipynb#b), [c](https://c.d/00_a.ipynb), [l](../LICENSE), [no](x.ipynb)\n:::'),
+             code('#| hide\nsecret()', text_plain='secret'),
+             code('#| echo: false\n#| fig-alt: "A line."\nplot()', image_png=base64.b64encode(b'PNG').decode(), text_plain='<Figure>'),
+             code('#| label: tbl-x\ndf', text_html='<table></table>', text_plain='x'),
+             code('md', text_markdown='|a|\n|-|', text_html='<table>')]
     (tmp_path/'nbs').mkdir()
     for name in 'nbs/00_a.ipynb', 'LICENSE': (tmp_path/name).touch()
-    (tmp_path/'nbs/index.ipynb').write_text(json.dumps(dict(cells=cells)))
+    write(v4.new_notebook(cells=cells), tmp_path/'nbs/index.ipynb')
     md, images = runpy.run_path(ROOT/'tools/readme.py')['readme'](tmp_path/'nbs/index.ipynb')
-    assert images == {'output_2_0.png': b'PNG'}
-    assert md.split('\n\n') == [
-        '# T\n[a](nbs/00_a.ipynb#b), [c](https://c.d/00_a.ipynb), [l](LICENSE), [no](x.ipynb)',
-        '![A line.](README_files/output_2_0.png)',
-        '```python\ndf\n```', '<div>\n<table>\n</table></div>',
-        '```python\nmd\n```', '|a|\n|-|',
-        '```python\nprint(1)\n```', '```\n1\n2\n```\n']
+    assert images == {'output_1_0.png': b'PNG'}
+    assert [o for o in md.splitlines() if o.strip()] == [
+        '# T', '[a](nbs/00_a.ipynb#b), [c](https://c.d/00_a.ipynb), [l](LICENSE), [no](x.ipynb)',
+        '![A line.](README_files/output_1_0.png)', '```python', 'df', '```', '<table></table>', '```python', 'md', '```', '|a|', '|-|']

@@ -1,40 +1,35 @@
-"Write README.md and README_files/ from nbs/index.ipynb, into the folder named or the project's: standard library only, same bytes every time."
-import base64, json, re, shutil, sys
+"Write README.md and README_files/ from nbs/index.ipynb with nbconvert, into the folder named or the project's."
+import re, shutil, sys
 from pathlib import Path
+import nbformat
+from nbconvert import MarkdownExporter
+from traitlets.config import Config
 
-def links(md, nbs):
-    "Point links to files, written relative to the notebook's folder, at the same files seen from the README's."
-    def to_root(m):
-        path = (nbs/m[1]).resolve()
-        return f']({path.relative_to(nbs.parent).as_posix()}' if path.exists() else m[0]
-    return re.sub(r'\]\(([^)\s#:]+)', to_root, md)
+CONFIG = Config(TagRemovePreprocessor=dict(enabled=True, remove_input_tags=['echo']),
+                NbConvertBase=dict(display_data_priority=['text/markdown', 'image/png', 'text/html', 'text/plain']))
 
-def show(output, name, alt, images):
-    "One saved output as Markdown; an image is put in `images` under `name`."
-    data = {k: ''.join(v) for k,v in output.get('data', {'text/plain': output.get('text')}).items()}
-    if 'text/markdown' in data: return data['text/markdown']
-    if 'image/png' in data:
-        images[name] = base64.b64decode(data['image/png'])
-        return f'![{alt}](README_files/{name})'
-    if 'text/html' in data:   # GitHub prints a <style> as text, and a blank line would end the table
-        return re.sub(r'\n\s*\n', '\n', re.sub(r'<style.*?</style>', '', data['text/html'], flags=re.S))
-    return f"```\n{data['text/plain'].rstrip()}\n```"
+def prepare(cell, nbs):
+    "Quarto's directives as tags that nbconvert knows, links as seen from the README; returns the figure's alt text."
+    said = dict(re.findall(r'^#\|\s*([\w-]+):?[ \t]*(.*)\n?', cell.source, flags=re.M))
+    if cell.cell_type == 'code':
+        cell.metadata.tags = ['echo'] if said.get('echo') == 'false' else []
+        cell.source = re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M)
+    else:
+        def to_root(m):
+            path = (nbs/m[1]).resolve()
+            return f']({path.relative_to(nbs.parent).as_posix()}' if path.exists() else m[0]
+        cell.source = re.sub(r'\]\(([^)\s#:]+)', to_root, re.sub(r'^:::.*\n?', '', cell.source, flags=re.M))
+    return said.get('fig-alt', 'figure').strip('"')
 
 def readme(nb_path):
     "The README's text, and its images as `{name: bytes}`."
-    parts, images = [], {}
-    for i,cell in enumerate(json.loads(nb_path.read_text(encoding='utf-8'))['cells']):
-        lines = ''.join(cell['source']).splitlines()
-        if cell['cell_type'] == 'markdown':
-            parts.append(links('\n'.join(o for o in lines if not o.startswith(':::')), nb_path.resolve().parent))
-        elif cell['cell_type'] == 'code':
-            said = dict(re.match(r'#\|\s*([\w-]*):?\s*(.*)', o).groups() for o in lines if o.startswith('#|'))
-            if 'hide' in said: continue
-            if said.get('echo') != 'false':
-                parts.append('\n'.join(['```python', *(o for o in lines if not o.startswith('#|')), '```']))
-            alt = (said.get('fig-alt') or said.get('fig-cap') or 'figure').strip('"')
-            parts += [show(o, f'output_{i}_{j}.png', alt, images) for j,o in enumerate(cell['outputs'])]
-    return '\n\n'.join(o.strip('\n') for o in parts) + '\n', images
+    nb = nbformat.read(nb_path, as_version=4)
+    nb.cells = [c for c in nb.cells if not re.match(r'#\|\s*hide\b', c.source)]
+    nb.metadata.language_info = dict(name='python')   # nbdev_clean took it
+    alts = {f'output_{i}_': prepare(cell, nb_path.resolve().parent) for i,cell in enumerate(nb.cells)}
+    body, resources = MarkdownExporter(config=CONFIG).from_notebook_node(nb, dict(output_files_dir='README_files'))
+    for start,alt in alts.items(): body = re.sub(rf'!\[\w+\]\((README_files/{start}\d+\.png)\)', lambda m: f'![{alt}]({m[1]})', body)
+    return re.sub(r'\n\s*\n(?! )', '\n\n', body).strip() + '\n', {Path(k).name: v for k,v in resources['outputs'].items()}
 
 if __name__ == '__main__':
     root = Path(__file__).resolve().parent.parent
