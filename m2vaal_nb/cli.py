@@ -43,14 +43,16 @@ def m2vaal_run(
     steps:str=None, # Training steps in a round; by default the experiment's
     out:str='out', # Logs go to OUT/NAME/METHOD-SEED.jsonl
     device:str='auto', # auto, cpu or cuda
+    workers:str='auto', # Processes at the same time; auto is one for each core, or one with a GPU
 ):
     "Run an experiment, or go on with it. A run that was stopped goes on from its log."
     with one_sentence_errors('m2vaal_run'):
         changes = {k: parse_int(v, f'--{k}') for k,v in dict(rounds=rounds, steps=steps).items() if v is not None}
+        workers = workers if workers == 'auto' else parse_int(workers, '--workers')
         seeds = [parse_int(s, 'Seeds') for s in parse_list(seeds)]
         from m2vaal_nb.experiments import plan, run_grid
         jobs = plan(name, None if methods is None else parse_list(methods), seeds, **changes)
-        folder = run_grid(jobs, Path(out)/name, device, say=lambda s: print(s, flush=True))
+        folder = run_grid(jobs, Path(out)/name, device, lambda s: print(s, flush=True), workers=workers)
         print(f'Logs: {folder}. Table and figure: m2vaal_figures --results {out}')
 
 # %% ../nbs/99_shell.ipynb #886a8589
@@ -77,7 +79,7 @@ def m2vaal_demo(
         import matplotlib
         matplotlib.use('Agg')
         from m2vaal_nb.experiments import accuracy_table, plan, plot_curves, read_results, run_grid
-        folder = run_grid(plan('demo'), Path(out)/'demo', say=lambda s: print(s, flush=True))
+        folder = run_grid(plan('demo'), Path(out)/'demo', say=lambda s: print(s, flush=True), workers='auto')
         runs = read_results(folder)
         path = Path(out)/'demo.png'
         plot_curves(runs, 'Figure 2b, made short: 500 labels of 3 classes, one seed').savefig(path, dpi=120)

@@ -185,7 +185,7 @@ def show_images(
     fig, axes = plt.subplots(nrows, ncols, figsize=(ncols*size, nrows*size*(1.2 if len(titles) else 1)), squeeze=False)
     for ax in axes.flat: ax.axis('off')
     for ax,x,title in zip(axes.flat, x_N, [*titles] or ['']*len(x_N)):
-        ax.imshow(x.permute(1, 2, 0).squeeze(-1), cmap='gray', vmin=0, vmax=255 if x.dtype == torch.uint8 else 1)
+        ax.imshow(x.permute(1, 2, 0).squeeze(-1).numpy(), cmap='gray', vmin=0, vmax=255 if x.dtype == torch.uint8 else 1)
         ax.set_title(title, fontsize=8, pad=2)
     fig.tight_layout(pad=.3)
     plt.close(fig) # or a notebook shows it twice

@@ -8,12 +8,13 @@ __all__ = ['VAE', 'LEARNERS', 'Phase', 'Learner', 'Protocol', 'check_protocol', 
            'predict', 'view_pool', 'accuracy', 'discriminator_quality', 'identity', 'identity_of', 'differences',
            'read_log', 'write_line', 'only_writer', 'pick_device', 'one_thread', 'cpu_name', 'provenance',
            'train_round', 'query_seed', 'query_round', 'n_queries', 'run', 'stored_lines', 'check_seed', 'check_folder',
-           'dry_run']
+           'dry_run', 'work', 'Worker', 'run_on_workers']
 
-# %% ../nbs/04_loop.ipynb #c0c8ca25
-import json, math, os, platform, re, tempfile, time, warnings
+# %% ../nbs/04_loop.ipynb #a021e885
+import json, math, multiprocessing, os, platform, re, signal, tempfile, threading, time, warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import connection
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -497,3 +498,86 @@ def dry_run(p:Protocol, pool:Pool):
     learner, two = LEARNERS[p.learner], replace(pool, ids=np.concatenate([pool.labelled, pool.unlabelled[:2]]))
     if p.warmup_steps and 'encoder' not in learner.nets: raise ValueError("`warmup_steps` trains a VAE, and this learner has none.")
     if len(two.unlabelled): SAMPLERS[p.sampler](view_pool(fresh_nets(learner, pool, p, 0, 0), learner, two, p)[0], 1)
+
+# %% ../nbs/04_loop.ipynb #8d5e4e9e
+def work(
+    conn, # Connection: receives jobs (protocol, method, seed, folder), None at the end; sends ('line', line), then ('done', None) or ('failed', error)
+    device:str='cpu', # 'cpu' or 'cuda'
+    data:Dataset|None=None, # Fetched by default
+):
+    "The life of a worker process."
+    def follow_parent():
+        connection.wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+    threading.Thread(target=follow_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    sets = {}
+    while (job := conn.recv()) is not None:
+        p, method, seed, folder = job
+        try:
+            sets[p.dataset] = sets.get(p.dataset) or data or load_dataset(p.dataset)
+            for line in run(p, method, seed, folder, device, sets[p.dataset]): conn.send(('line', line))
+            conn.send(('done', None))
+        except Exception as e: conn.send(('failed', e))
+
+class Worker:
+    "A worker process, seen from its parent."
+    def __init__(self, device, data=None):
+        spawn = multiprocessing.get_context('spawn') # a fresh Python: nothing of the parent's threads or random state
+        self.conn, theirs = spawn.Pipe()
+        self.process = spawn.Process(target=work, args=(theirs, device, data), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.job = None
+    def start(self, job, folder):
+        "Send it a job."
+        self.job = job
+        self.conn.send((*job, folder))
+    def stop(self, at_once=False):
+        "Let it go when it is done, or now."
+        if at_once: self.process.kill()
+        else: self.conn.send(None)
+        self.process.join()
+
+# %% ../nbs/04_loop.ipynb #f40e0295
+def run_on_workers(
+    jobs:list, # Of (protocol, method, seed), the longest first
+    folder:Path, # Logs go there
+    n_workers:int, # Processes at the same time
+    device:str='cpu', # 'cpu' or 'cuda'
+    data:Dataset|None=None, # Fetched by default
+    say:Callable=print, # Is told when a worker dies
+    tries:int=3, # How often a run may lose its worker
+)->Iterator[dict]: # Lines, in the order in which they are finished
+    "Do runs in parallel. A worker that dies costs its run the current round; a run that fails does not stop the others, its error comes at the end."
+    todo, deaths, workers, errors = list(jobs), {}, [], []
+    try:
+        while todo or any(w.job for w in workers):
+            for w in workers:
+                if todo and not w.job: w.start(todo.pop(0), folder)
+            while todo and len(workers) < n_workers:
+                workers.append(Worker(device, data))
+                workers[-1].start(todo.pop(0), folder)
+            by_conn = {w.conn: w for w in workers if w.job}
+            for conn in connection.wait(list(by_conn)):
+                w = by_conn[conn]
+                try: what, news = conn.recv()
+                except (EOFError, OSError): what, news = 'died', None
+                if what == 'line': yield news; continue
+                if what == 'failed': errors.append(news)
+                if what == 'died':
+                    w.process.join()
+                    workers.remove(w)
+                    _, method, seed = w.job
+                    deaths[method, seed] = deaths.get((method, seed), 0) + 1
+                    say(f"The worker on {method}, seed {seed} died (exit status {w.process.exitcode}); " +
+                        ("its run goes on from its log." if deaths[method, seed] < tries else f"after {tries} times its run is given up."))
+                    if deaths[method, seed] < tries: todo.insert(0, w.job)
+                    else: errors.append(ValueError(f"{method}, seed {seed} lost its worker {tries} times; the log keeps what was finished."))
+                w.job = None
+        for w in workers: w.stop()
+        if errors: raise errors[0]
+    finally:
+        for w in workers:
+            if w.process.is_alive(): w.stop(at_once=True)

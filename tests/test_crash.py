@@ -1,10 +1,10 @@
 "Whatever stops a run, the same command ends with the log of a run that nothing stopped."
-import os, resource, shutil, signal, subprocess, sys, time
+import multiprocessing, os, resource, shutil, signal, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
-import numpy as np, pytest, torch
+import numpy as np, psutil, pytest, torch
 from m2vaal_nb.experiments import plan, protocol_for, run_grid
-from m2vaal_nb.loop import read_log, run
+from m2vaal_nb.loop import read_log, run, run_on_workers
 
 METHODS = ['margin', 'vaal', 'm2_vaal_no_adv']
 
@@ -130,3 +130,48 @@ def test_ctrl_c_on_the_real_command(tmp_path):
     assert len(read_log(tmp_path/'fig2b/random-0.jsonl')) == 1
     again = subprocess.run(cmd, capture_output=True, text=True)
     assert again.returncode == 0 and '1 of 2 rounds were there already' in again.stdout and not again.stderr
+
+# --- workers ---
+@pytest.fixture
+def grid(few, tmp_path):
+    small = dict(n_init=20, budget=8, max_labels=44, steps=10, batch=16, n_val=50)
+    jobs = plan('fig2b', ['random', 'vaal', 'm2_vaal_no_adv'], [0], **small)
+    return lambda folder, workers=2, say=lambda s: None: run_grid(jobs, tmp_path/folder, 'cpu', say, few, workers)
+
+def test_a_killed_worker_costs_its_round_and_is_named(grid, tmp_path):
+    said = []
+    def say(s):
+        said.append(s)
+        if len(said) == 3: os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    grid('two', say=say), grid('one', 1)
+    died = [s for s in said if 'died' in s]
+    assert len(died) == 1 and 'exit status -9' in died[0] and died[0].startswith('The worker on ') and 'its run goes on' in died[0]
+    logs = sorted(o.name for o in (tmp_path/'one').glob('*.jsonl'))
+    assert len(logs) == 3 and not multiprocessing.active_children()
+    for name in logs: assert timeless(tmp_path/'one'/name) == timeless(tmp_path/'two'/name)
+
+def test_a_run_that_always_kills_its_worker_is_given_up(grid, tmp_path):
+    said = []
+    def say(s):
+        said.append(s)
+        for o in multiprocessing.active_children(): os.kill(o.pid, signal.SIGKILL)
+    with pytest.raises(ValueError, match='lost its worker 3 times'):
+        for w in range(3): grid('lost', say=say)
+    assert any('given up' in s for s in said)
+
+def test_a_failing_run_does_not_stop_the_others(few, tiny, tmp_path):
+    jobs = [(protocol_for(replace(tiny, lr=lr), m), m, 0) for m,lr in (('random', 1e20), ('margin', 1e-3), ('entropy', 1e-3))]
+    with pytest.raises(ValueError, match='Training diverged'): list(run_on_workers(jobs, tmp_path, 2, data=few))
+    assert [len(read_log(tmp_path/f'{m}-0.jsonl')) for _,m,_ in jobs] == [0, 3, 3]
+
+def test_workers_die_with_their_parent(grid, tmp_path):
+    pid = forked(lambda: grid('orphans'))
+    me = psutil.Process(pid)
+    while not list((tmp_path/'orphans').glob('*.jsonl')): time.sleep(.02)
+    family = me.children(recursive=True)
+    assert len(family) >= 2
+    os.kill(pid, signal.SIGKILL)
+    ended(pid)
+    assert not psutil.wait_procs(family, timeout=10)[1]
+    grid('orphans'), grid('one', 1)
+    for log in (tmp_path/'one').glob('*.jsonl'): assert timeless(log) == timeless(tmp_path/'orphans'/log.name)
