@@ -21,7 +21,7 @@ import torch
 
 from .data import Dataset, Pool, PoolView, load_dataset, show_images
 from .loop import (LEARNERS, Protocol, accuracy, check_folder, check_seed, differences, identity_of, n_queries, one_thread, pick_device, query_seed,
-    read_log, run, run_on_workers, start_pool, stored_lines, train_round, view_pool)
+    read_log, run, run_in_lockstep, run_on_workers, start_pool, stored_lines, train_round, view_pool)
 from .losses import Images, condition_on_probs, encode
 
 # %% ../nbs/05_experiments.ipynb #4fac9275
@@ -115,13 +115,14 @@ def dataset(name:str)->Dataset:
     return load_dataset(name)
 
 def n_workers(
-    asked:str|int, # 'auto', or how many
+    asked:str|int, # 'auto', 'lockstep', or how many
     jobs:list, # No more than these
-    device:str, # A GPU is not shared
-)->int:
-    "How many processes: `auto` takes one for each core."
-    if asked != 'auto' and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1): raise ValueError(f"Workers are {asked!r}: allowed are 'auto' and integers, at least 1.")
-    if asked == 'auto': asked = 1 if pick_device(device).type == 'cuda' else len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    device:str, # 'auto', 'cpu' or 'cuda'
+)->int: # 0 for lockstep
+    "How many processes: `auto` takes one for each core, or trains in lockstep on a GPU."
+    if asked not in ('auto', 'lockstep') and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1): raise ValueError(f"Workers are {asked!r}: allowed are 'auto', 'lockstep' and integers, at least 1.")
+    if asked == 'lockstep' or asked == 'auto' and pick_device(device).type == 'cuda': return 0
+    if asked == 'auto': asked = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return max(1, min(asked, len(jobs)))
 
 DEAREST_FIRST = ('m2', 'ta_vaal', 'm2_vaal', 'm2_vaal_no_adv', 'vaal', 'classifier') # learners, by the time of a step
@@ -132,18 +133,19 @@ def run_grid(
     device:str='auto', # 'auto', 'cpu' or 'cuda'
     say=print, # Is told of every round
     data:Dataset|None=None, # Fetched by default
-    workers:str|int=1, # Processes; 'auto' is one for each core, or one with a GPU
+    workers:str|int=1, # Processes; 'auto' is one for each core, or lockstep on a GPU; 'lockstep' is one process that trains all runs together
 )->Path: # The folder
     "Do what is left to do of an experiment. In one process, runs of one learner and seed share their round 0."
     dev, folder = str(pick_device(device)), Path(folder)
-    many = n_workers(workers, jobs, dev)
+    many = n_workers(workers, jobs, device)
     sets = {p.dataset: data or dataset(p.dataset) for p,*_ in jobs}
     def done(p, m, s): return len(stored_lines(folder/f'{m}-{s}.jsonl', p, m, s))
     there = {(m, s): done(p, m, s) for p,m,s in jobs}
     todo = sorted([(p, m, s) for p,m,s in jobs if there[m, s] <= n_queries(p)], key=lambda job: (DEAREST_FIRST.index(job[0].learner), job[2]))
     check_folder(folder)
-    tell, shared = Progress(jobs, there, say, min(many, max(1, len(todo)))), {}
-    if min(many, len(todo)) > 1: lines = run_on_workers(todo, folder, many, dev, data, say)
+    tell, shared = Progress(jobs, there, say, max(1, min(many, len(todo)))), {}
+    if many == 0: lines = run_in_lockstep(todo, folder, dev, data)
+    elif min(many, len(todo)) > 1: lines = run_on_workers(todo, folder, many, dev, data, say)
     else: lines = (line for p,m,s in todo for line in run(p, m, s, folder, dev, sets[p.dataset], shared))
     for line in lines: tell(line)
     return folder

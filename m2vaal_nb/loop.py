@@ -7,12 +7,13 @@ __all__ = ['VAE', 'LEARNERS', 'Phase', 'Learner', 'Protocol', 'check_protocol', 
            'batches', 'start_pool', 'fresh_nets', 'phase_loss', 'train_step', 'adam', 'warmup', 'check_values', 'train',
            'predict', 'view_pool', 'accuracy', 'discriminator_quality', 'identity', 'identity_of', 'differences',
            'read_log', 'write_line', 'only_writer', 'pick_device', 'one_thread', 'cpu_name', 'provenance',
-           'train_round', 'query_seed', 'query_round', 'n_queries', 'run', 'stored_lines', 'check_seed', 'check_folder',
-           'dry_run', 'work', 'Worker', 'run_on_workers']
+           'train_round', 'query_seed', 'query_round', 'n_queries', 'rounds', 'run', 'stored_lines', 'check_seed',
+           'check_folder', 'dry_run', 'work', 'Worker', 'run_on_workers', 'lockstep_key', 'widest', 'lockstep_phase',
+           'train_lockstep', 'run_in_lockstep']
 
 # %% ../nbs/04_loop.ipynb #a021e885
 import json, math, multiprocessing, os, platform, re, signal, tempfile, threading, time, warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import connection
 from dataclasses import asdict, dataclass, fields, replace
@@ -22,10 +23,11 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
+from torch.func import functional_call, grad, stack_module_state, vmap
 
 from . import __version__
 from .data import DATASETS, Dataset, Pool, PoolView, initial_ids, load_dataset, lookup, rng, split_ids, write_whole
-from .losses import (ELBO, TERMS, Batch, Images, autoencode, autoencode_adversarially, classify, condition_on_probs, condition_on_rank,
+from .losses import (ELBO, TERMS, Batch, Images, Out, Outputs, autoencode, autoencode_adversarially, classify, condition_on_probs, condition_on_rank,
     discriminate, elbo_terms, encode, marginalise, rank_and_autoencode, score_codes)
 from .models import SIZES, make_nets
 from .samplers import SAMPLERS
@@ -150,11 +152,14 @@ def draw(
     rows_L = epoch_rows(rng(seed, 'labelled', round), len(pool.labelled), steps, p.batch)
     rows_U = epoch_rows(rng(seed, 'unlabelled', round), len(ids_U), steps, p.batch)
     eps = rng(seed, 'noise', round).standard_normal((steps, 2, p.batch, p.latent), dtype=np.float32)
-    return Draws(*(torch.from_numpy(a).to(dev) for a in (pool.labelled[rows_L], pool.y[rows_L], ids_U[rows_U], eps)))
+    L, y, U = (torch.from_numpy(a).to(dev) for a in (pool.labelled[rows_L], pool.y[rows_L], ids_U[rows_U]))
+    return Draws(L, y, U, torch.from_numpy(eps).to(dev, torch.get_default_dtype()))
 
-def pixels(x_N:Tensor, ids:Tensor)->Tensor: # (len(ids), channels, height, width) in [0, 1]
-    "Images of a uint8 tensor as a net sees them."
-    return x_N[ids].float()/255
+def pixels(
+    x:Tensor, # uint8 images
+)->Tensor: # In [0, 1]
+    "Images as a net sees them."
+    return x.to(torch.get_default_dtype())/255
 
 def batches(
     x_N:Tensor, # (N, channels, height, width) uint8, by dataset id
@@ -164,7 +169,7 @@ def batches(
     "The batches of one training."
     steps = len(d.eps) - warmup_steps
     for i,(L,y,U,(eps_L,eps_U)) in enumerate(zip(d.ids_L, d.y_L, d.ids_U, d.eps)):
-        yield Batch(Images(pixels(x_N, L), eps_L, y), Images(pixels(x_N, U), eps_U), max(0, i-warmup_steps)/steps)
+        yield Batch(Images(pixels(x_N[L]), eps_L, y), Images(pixels(x_N[U]), eps_U), max(0, i-warmup_steps)/steps)
 
 # %% ../nbs/04_loop.ipynb #d60e6362
 def start_pool(
@@ -266,7 +271,7 @@ def predict(
     "Class probabilities, latent means, P(labelled) and loss ranks of images."
     nets.eval()
     def one(x):
-        images = Images(x.float()/255)
+        images = Images(pixels(x))
         if 'encoder' not in nets: return dict(p=nets['classifier'](images.x)[0].softmax(-1))
         out = encode(nets, images, learner.condition)
         found = dict(p=out.logits.softmax(-1), z=out.mu)
@@ -437,19 +442,18 @@ def n_queries(
     need = -(-(p.max_labels - p.n_init)//p.budget)
     return need if p.rounds is None else min(need, p.rounds)
 
-def run(
+def rounds(
     p:Protocol, # What to do
     method:str, # A slug: names the log
     seed:int, # Of the run, ≥ 0
     folder:Path|str, # Where the log goes
     device:str='auto', # 'auto', 'cpu' or 'cuda'
     data:Dataset|None=None, # Fetched by default
-    shared:dict|None=None, # Keeps the last round 0, for other samplers
-)->Iterator[dict]: # The lines of this call; those of earlier calls stand in the log
-    "Run active learning, or go on with it: every line is on disk before it is yielded."
+): # Generator: yields the arguments of `train_round`, is sent what that returns, yields the line
+    "The rounds of a run that its log does not hold yet."
     if not re.fullmatch(r'\w+', method): raise ValueError(f"A method's name is made of letters, digits and underscores: {method!r} is not.")
     check_seed(seed)
-    folder, dev, shared = Path(folder), pick_device(device), {} if shared is None else shared
+    folder, dev = Path(folder), pick_device(device)
     path, about, data = folder/f'{method}-{seed}.jsonl', provenance(dev), data or load_dataset(p.dataset)
     data = replace(data, x=data.x.to(dev), x_test=data.x_test.to(dev))
     pool, val = start_pool(data, p, seed)
@@ -460,17 +464,33 @@ def run(
         if lines and (old := {k: lines[-1][k] for k in about}) != about: warnings.warn(f"{path} was begun with {old} and goes on with {about}.")
         for line in lines: pool = pool.reveal(line['queried'])
         for round in range(len(lines), n_queries(p)+1):
-            started, budget = time.perf_counter(), 0 if round == n_queries(p) else min(p.budget, p.max_labels - len(pool.labelled))
             line = dict(method=method, seed=seed, round=round, n_labelled=len(pool.labelled)) | ({} if round else dict(initial=pool.labelled.tolist()))
-            key = replace(p, sampler='random', budget=1, max_labels=p.n_init, rounds=None), seed, round
-            nets, losses = shared[key] if key in shared else train_round(pool, p, seed, round)
-            if round == 0: shared.clear(); shared[key] = nets, losses
+            budget = 0 if round == n_queries(p) else min(p.budget, p.max_labels - len(pool.labelled))
+            started = time.perf_counter()
+            nets, losses = yield pool, p, seed, round
             trained = time.perf_counter() - started
             pool, found = query_round(nets, pool, p, seed, round, data, val, budget)
             found['timing'] = dict(train=trained, **found['timing'])
             lines.append(json.loads(json.dumps(dict(**line, train_loss=losses, **found, protocol=asdict(p), **about))))
             write_line(path, lines[:-1], lines[-1])
             yield lines[-1]
+
+def run(
+    p:Protocol, # What to do
+    method:str, # A slug: names the log
+    seed:int, # Of the run, ≥ 0
+    folder:Path|str, # Where the log goes
+    device:str='auto', # 'auto', 'cpu' or 'cuda'
+    data:Dataset|None=None, # Fetched by default
+    shared:dict|None=None, # Keeps the last round 0, which is the same for all samplers of a learner and seed
+)->Iterator[dict]: # The lines of this call; those of earlier calls stand in the log
+    "Run active learning, or go on with it: every line is on disk before it is yielded."
+    asking, shared = rounds(p, method, seed, folder, device, data), {} if shared is None else shared
+    for pool, p, seed, round in asking:
+        key = replace(p, sampler='random', budget=1, max_labels=p.n_init, rounds=None), seed, round
+        trained = shared[key] if key in shared else train_round(pool, p, seed, round)
+        if round == 0: shared.clear(); shared[key] = trained
+        yield asking.send(trained)
 
 # %% ../nbs/04_loop.ipynb #f1bc936e
 def stored_lines(path:Path, p:Protocol, method:str, seed:int)->list: # Lines to keep
@@ -581,3 +601,91 @@ def run_on_workers(
     finally:
         for w in workers:
             if w.process.is_alive(): w.stop(at_once=True)
+
+# %% ../nbs/04_loop.ipynb #2cce00aa
+def lockstep_key(
+    p:Protocol, # Of a run
+)->tuple: # Runs with equal keys can share a step
+    "What must be equal for two runs to train in lockstep."
+    learner, same = LEARNERS[p.learner], ('size', 'latent', 'steps', 'warmup_steps', 'batch', 'lr', 'weight_decay', 'elbo')
+    return tuple(phase.trains for phase in learner.phases), learner.condition, learner.n_extra, *(getattr(p, k) for k in same)
+
+def widest(learners:Iterable)->Learner:
+    "Of learners that differ in terms only, the one that has them all."
+    return max(learners, key=lambda l: sum(len(phase.terms) for phase in l.phases))
+
+# %% ../nbs/04_loop.ipynb #3fdb7244
+def lockstep_phase(
+    nets, # Of one run: shapes and code, not weights
+    phase:Phase, # What to do
+    terms:dict, # Loss terms by name
+    condition, # The learner's
+):
+    "One phase as a pure function of stacked weights: {net: {name: (R, ...) gradient}}, ({term: (R,)}, codes)."
+    def loss(trained, fixed, weights, L, U, progress, codes):
+        call = {n: (lambda *a, n=n, w=w: functional_call(nets[n], w, a)) for n,w in {**fixed, **trained}.items()}
+        before = Out(*(Outputs(code=c) for c in codes)) if codes else None
+        out = phase.forward(call, Batch(Images(*L), Images(*U), progress), condition, before)
+        values = {t: terms[t](out, Batch(Images(*L), Images(*U))) for t in phase.terms}
+        codes = (out.L.code, out.U.code) if out.U and out.L.code is not None else ()
+        return sum(weights[t]*v for t,v in values.items()), (values, codes)
+    return vmap(grad(loss, has_aux=True), in_dims=(0, 0, 0, 0, 0, None, 0), randomness='error')
+
+def train_lockstep(
+    asked:list, # Arguments of `train_round`, of runs with equal `lockstep_key` and one dataset
+)->list: # What `train_round` returns, for each
+    "Train many runs with one step for all."
+    all_nets = [fresh_nets(LEARNERS[p.learner], pool, p, seed, round) for pool,p,seed,round in asked]
+    pools, ps, learner = [a[0] for a in asked], [a[1] for a in asked], widest(LEARNERS[a[1].learner] for a in asked)
+    p, nets, x_N, terms = ps[0], all_nets[0].train(), pools[0].x, {**TERMS, **elbo_terms(ps[0].elbo)}
+    stacked = {n: stack_module_state([own[n] for own in all_nets])[0] for n in learner.nets}
+    d = [draw(*a) for a in asked]
+    ids_L, y_L, ids_U, eps = (torch.stack([getattr(one, k) for one in d], 1) for k in ('ids_L', 'y_L', 'ids_U', 'eps'))
+    def weights_of(phase, i): # of a term, for each run: its own learner's, or 0
+        own = [dict(LEARNERS[q.learner].phases[i].terms) for q in ps]
+        value = lambda q, w: float(getattr(q, w) if isinstance(w, str) else w)
+        return {t: torch.tensor([value(q, o.get(t, 0.)) for q,o in zip(ps, own)], device=x_N.device) for t in phase.terms}
+    step = 0
+    for stage,steps in ((warmup(learner), p.warmup_steps), (learner, p.steps)):
+        if not steps: continue
+        phases = [(phase, lockstep_phase(nets, phase, terms, learner.condition), weights_of(phase, i), adam([w for n in phase.trains for w in stacked[n].values()], p))
+                  for i,phase in enumerate(stage.phases)]
+        for i in range(steps):
+            codes, values = (), {}
+            L, U = (pixels(x_N[ids_L[step]]), eps[step, :, 0], y_L[step]), (pixels(x_N[ids_U[step]]), eps[step, :, 1])
+            for phase,f,weights,opt in phases:
+                trained, fixed = ({n: w for n,w in stacked.items() if (n in phase.trains) == own} for own in (True, False))
+                grads, (found, codes) = f(trained, fixed, weights, L, U, max(0, step-p.warmup_steps)/p.steps, codes)
+                for n,own in grads.items():
+                    for k,g in own.items(): stacked[n][k].grad = g
+                opt.step()
+                values |= found
+            step += 1
+    for r,own in enumerate(all_nets):
+        for n,net in own.items(): net.load_state_dict({k: w[r].detach() for k,w in stacked[n].items()})
+    terms_of = [{t for phase in LEARNERS[q.learner].phases for t in phase.terms} for q in ps]
+    return [(own, check_values({t: v[r] for t,v in values.items() if t in has})) for r,(own,has) in enumerate(zip(all_nets, terms_of))]
+
+# %% ../nbs/04_loop.ipynb #1bf66a42
+def run_in_lockstep(
+    jobs:list, # Of (protocol, method, seed)
+    folder:Path|str, # Logs go there
+    device:str='auto', # 'auto', 'cpu' or 'cuda'
+    data:Dataset|None=None, # Fetched by default
+    at_most:int=64, # Runs in one step
+)->Iterator[dict]: # Lines, in the order in which they are finished
+    "Do runs in lockstep, each with its own log."
+    images, waiting = {}, []
+    for p,method,seed in jobs:
+        if p.dataset not in images: # once, on the device
+            whole, dev = data or load_dataset(p.dataset), pick_device(device)
+            images[p.dataset] = replace(whole, x=whole.x.to(dev), x_test=whole.x_test.to(dev))
+        asking = rounds(p, method, seed, folder, device, images[p.dataset])
+        if (asked := next(asking, None)) is not None: waiting.append((asking, asked))
+    while waiting:
+        key = lambda w: (w[1][1].dataset, lockstep_key(w[1][1]))
+        group = [w for w in waiting if key(w) == key(waiting[0])][:at_most]
+        waiting = [w for w in waiting if all(w is not g for g in group)]
+        for (asking, _), trained in zip(group, train_lockstep([asked for _,asked in group])):
+            yield asking.send(trained)
+            if (asked := next(asking, None)) is not None: waiting.append((asking, asked))

@@ -218,7 +218,7 @@ def ranking(out, batch)->Tensor:
     "TA-VAAL: predicted ranks should order images as their classification losses do; of an odd batch the middle image is left out."
     loss, r, n = F.cross_entropy(out.L.logits, batch.L.y, reduction='none').detach(), out.L.rank, len(out.L.rank)//2
     first, last = slice(0, n), slice(len(r)-n, None)
-    return F.binary_cross_entropy_with_logits(r[first] - r[last].flip(0), (loss[first] > loss[last].flip(0)).float())
+    return F.binary_cross_entropy_with_logits(r[first] - r[last].flip(0), (loss[first] > loss[last].flip(0)).to(r.dtype))
 
 # %% ../nbs/02_losses.ipynb #76b90267
 TERMS = dict(classification=classification, adversarial=adversarial, discriminator=discriminator_loss,

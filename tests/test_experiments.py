@@ -82,8 +82,16 @@ def test_commands_from_end_to_end(few, tmp_path, monkeypatch, capsys):
     cli.m2vaal_figures.__wrapped__(out, str(tmp_path/'figures'))
     assert 'demo: ' in capsys.readouterr().out and (tmp_path/'figures/demo.png').stat().st_size > 10_000 and (tmp_path/'out/demo.png').exists()
 
+def test_lockstep_makes_the_same_first_queries(logs, few, tmp_path):
+    "Beyond the first rounds single precision may tell lockstep from separate runs; two short ones it does not."
+    jobs = plan('demo', ['random', 'm2_vaal', 'm2_vaal_no_adv', 'm2_random'], [0, 1], **SMALL)
+    run_grid(jobs, tmp_path/'lockstep', 'cpu', lambda s: None, few, 'lockstep')
+    run_grid(jobs, tmp_path/'alone', 'cpu', lambda s: None, few)
+    for log in (tmp_path/'alone').glob('*.jsonl'):
+        assert [l['queried'] for l in read_log(log)] == [l['queried'] for l in read_log(tmp_path/'lockstep'/log.name)]
+
 def test_workers_asked_for():
     jobs = plan('fig2b')
-    assert n_workers(3, jobs, 'cpu') == 3 and n_workers(99, jobs, 'cpu') == len(jobs) and n_workers('auto', jobs, 'cpu') >= 1 and n_workers('auto', jobs[:1], 'cpu') == 1
+    assert n_workers(3, jobs, 'cpu') == 3 and n_workers(99, jobs, 'cpu') == len(jobs) and n_workers('auto', jobs, 'cpu') >= 1 and n_workers('auto', jobs[:1], 'cpu') == 1 and n_workers('lockstep', jobs, 'cpu') == 0
     for bad in (0, -1, 1.5, 'many', True, None):
         with pytest.raises(ValueError, match="allowed are 'auto'"): n_workers(bad, jobs, 'cpu')
