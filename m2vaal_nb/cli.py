@@ -31,7 +31,7 @@ def parse_list(text:str)->list:
 def parse_int(text:str, what:str)->int:
     "A whole number, or a `ValueError` that says what of."
     try: return int(text)
-    except ValueError: raise ValueError(f"{what} must be whole numbers: {text!r} is none.") from None
+    except ValueError: raise ValueError(f"{what}: {text!r} is not a whole number.") from None
 
 # %% ../nbs/99_shell.ipynb #fe100147
 @call_parse
@@ -58,7 +58,7 @@ def m2vaal_run(
 # %% ../nbs/99_shell.ipynb #886a8589
 @call_parse
 def m2vaal_figures(
-    results:str='results', # Holds a folder of logs for each experiment
+    results:str='results', # Holds logs, or a folder of logs for each experiment
     out:str='out/figures', # PNG files go there
 ):
     "Draw the learning curves of every experiment that has logs, and print its table."

@@ -29,7 +29,7 @@ def test_the_last_of_two_workers_has_its_own_time_to_go():
     tell = Progress(jobs, {('random', 0): 0, ('vaal', 0): 0}, said.append, workers=2)
     line = dict(seed=0, round=0, n_labelled=20, test_acc=.5)
     tell(dict(line, method='random', timing=dict(train=8., score=2.)))
-    assert 'about 20 s left' in said[-1]                       # two rounds of vaal, one after the other: no less
+    assert 'about 1 min 50 s left' in said[-1]                 # two rounds of vaal at 5.5 times 10 s, one after the other: no less
     assert [duration(s) for s in (3, 61, 3600*2+120)] == ['3 s', '1 min 01 s', '2 h 02 min']
 
 def test_a_shared_round_0_changes_no_log(logs, few, tmp_path):
