@@ -137,13 +137,11 @@ def rank_and_autoencode(nets, b:Batch, condition=condition_on_rank, before=None,
 
 # %% ../nbs/02_losses.ipynb #300ad8bc
 def marginalise(nets, b:Batch, condition=None, before=None)->Out:
-    "Kingma's pass: `L.pix` decodes [z, y], `U.pix` (C, B, ...) decodes [z, y] for each of C classes y."
+    "Kingma's pass: `L.pix` decodes [z, y], `U.pix` (C, B, ...) decodes [z, y] for each of C classes y, with one z."
     L, U = encode(nets, b.L), encode(nets, b.U)
     eye = torch.eye(L.logits.shape[-1], device=L.mu.device)
-    C, B = len(eye), len(U.mu)
-    every = replace(U, mu=U.mu.repeat(C, 1), logvar=U.logvar.repeat(C, 1), extra=(eye.repeat_interleave(B, 0),))
-    pix = decode(nets, every, b.U.eps.repeat(C, 1)).pix.unflatten(0, (C, B))
-    return Out(decode(nets, replace(L, extra=(eye[b.L.y],)), b.L.eps), replace(U, pix=pix))
+    pix = [decode(nets, replace(U, extra=(y.expand(len(U.mu), -1),)), b.U.eps).pix for y in eye] # one large batch would leave the cache
+    return Out(decode(nets, replace(L, extra=(eye[b.L.y],)), b.L.eps), replace(U, pix=torch.stack(pix)))
 
 # %% ../nbs/02_losses.ipynb #f229a349
 def classification(out:Out, batch:Batch)->Tensor:

@@ -122,7 +122,8 @@ def test_logs_do_not_depend_on_what_runs_beside_or_before(few, tmp_path):
 def test_ctrl_c_on_the_real_command(tmp_path):
     "Status 130, one sentence, a valid log, and the same command goes on."
     cmd = [Path(sys.executable).with_name('m2vaal_run'), 'fig2b', '--methods', 'random', '--rounds', '1', '--steps', '2', '--out', tmp_path]
-    going = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    going = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler)) # a shell's background jobs ignore it
     assert 'round 0' in going.stdout.readline()
     going.send_signal(signal.SIGINT)
     _, said = going.communicate(timeout=60)
