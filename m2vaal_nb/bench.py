@@ -7,8 +7,8 @@ __all__ = ['PLAIN', 'medians', 'machine', 'plain_autoencode', 'plain_adversarial
            'straightforward', 'Stepper', 'bench_steps', 'bench_reuse', 'bench_feeding', 'bench_scoring', 'memory',
            'select_once', 'bench_selection', 'steps_per_second', 'bench_workers', 'bench_lockstep', 'bench', 'tables']
 
-# %% ../nbs/06_speed.ipynb #63caad3c
-import json, multiprocessing, os, platform, time
+# %% ../nbs/06_speed.ipynb #f2d93125
+import json, multiprocessing, platform, time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from .data import PoolView, load_dataset
-from .loop import (LEARNERS, Protocol, adam, batches, cpu_name, draw, fresh_nets, predict, start_pool, train_lockstep, train_round, train_step)
+from .loop import (LEARNERS, Protocol, accuracy, adam, batches, cpu_name, discriminator_quality, draw, fresh_nets, n_cores, predict, start_pool,
+    train_lockstep, train_round, train_step, view_pool)
 from .losses import (TERMS, Batch, Images, Out, autoencode, autoencode_adversarially, classify, condition_on_rank, decode, discriminate, elbo_terms, encode,
     marginalise, rank_and_autoencode, score_codes)
 from .samplers import class_anchors_rows, margin_scores, weighted_anchors_rows
@@ -43,7 +44,7 @@ def machine()->dict: # Of one thread
     a, big = torch.randn(1024, 1024), torch.empty(1 << 26, dtype=torch.uint8)
     target = torch.empty_like(big)
     product, copy = medians(lambda: a @ a, lambda: target.copy_(big), repeats=9)
-    return dict(cpu=cpu_name(), cores=len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(), python=platform.python_version(),
+    return dict(cpu=cpu_name(), cores=n_cores(), python=platform.python_version(),
                 torch=torch.__version__, peak_gflop_s=2*1024**3/product/1e9, bandwidth_gb_s=2*len(big)/copy/1e9)
 
 # %% ../nbs/06_speed.ipynb #76ca8d75
@@ -79,13 +80,12 @@ class Stepper:
         size:str='small', # One of `SIZES`
     ):
         p = Protocol(steps=steps, size=size)
-        self.data = load_dataset(p.dataset)
         self.learner, self.p, self.terms = learner, p, {**TERMS, **elbo_terms(p.elbo)}
-        pool, _ = start_pool(self.data, p, 0)
+        pool, _ = start_pool(load_dataset(p.dataset), p, 0)
         self.nets = fresh_nets(learner, pool, p, 0, 0)
         params = [[w for n in phase.trains for w in self.nets[n].parameters()] for phase in learner.phases]
         self.opts = [adam(ps, p) if fused else torch.optim.AdamW(ps, lr=p.lr, weight_decay=p.weight_decay, foreach=False) for ps in params]
-        self.x_N, self.draws, self.i = pool.x, draw(pool, p, 0, 0), 0
+        self.x_N, self.draws = pool.x, draw(pool, p, 0, 0)
         self.feed = batches(self.x_N, self.draws)
     def __call__(self):
         batch = next(self.feed, None)
@@ -115,18 +115,17 @@ def bench_steps(
 def bench_reuse(
     seeds=(0, 1, 2), # Of the comparison
     steps:int=150, # Of training
-)->dict: # Version -> mean over seeds of accuracy and D's AUC
+)->dict: # Version -> validation accuracy and D's `d_acc` and `d_auc`, a list of one for each seed
     "M2-VAAL trained with codes reused, and with codes computed anew, as VAAL's published code does."
-    from m2vaal_nb.loop import accuracy, discriminator_quality, view_pool
     data, learner, found = load_dataset('fashion_mnist'), LEARNERS['m2_vaal'], {}
     anew = replace(learner, phases=(learner.phases[0], replace(learner.phases[1], forward=plain_discriminate)))
     for name,l in dict(reused=learner, anew=anew).items():
         LEARNERS['_measured'] = l
-        try: found[name] = [_quality(data, Protocol(learner='_measured', steps=steps), s, accuracy, discriminator_quality, view_pool) for s in seeds]
+        try: found[name] = [_quality(data, Protocol(learner='_measured', steps=steps), s) for s in seeds]
         finally: del LEARNERS['_measured']
     return {name: {k: [one[k] for one in runs] for k in runs[0]} for name,runs in found.items()}
 
-def _quality(data, p, seed, accuracy, discriminator_quality, view_pool):
+def _quality(data, p, seed):
     pool, val = start_pool(data, p, seed)
     nets, _ = train_round(pool, p, seed, 0)
     view, d_L = view_pool(nets, LEARNERS[p.learner], pool, p)

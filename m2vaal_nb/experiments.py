@@ -7,8 +7,7 @@ __all__ = ['METHODS', 'PROTOCOLS', 'LINEUPS', 'COST', 'STYLE', 'protocol_for', '
            'n_workers', 'run_grid', 'read_results', 'accuracy_table', 'band', 'plot_curves', 'revisit',
            'show_reconstructions', 'latent_map', 'make_figures']
 
-# %% ../nbs/05_experiments.ipynb #cb02a1cc
-import os
+# %% ../nbs/05_experiments.ipynb #e8fb86fe
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import lru_cache
@@ -20,7 +19,7 @@ import pandas as pd
 import torch
 
 from .data import Dataset, Pool, PoolView, load_dataset, show_images
-from .loop import (LEARNERS, Protocol, accuracy, check_folder, check_seed, differences, identity_of, n_queries, one_thread, pick_device, query_seed,
+from .loop import (LEARNERS, Protocol, accuracy, check_folder, check_seed, identity_of, n_cores, n_queries, one_thread, pick_device, query_seed,
     read_log, run, run_in_lockstep, run_on_workers, start_pool, stored_lines, train_round, view_pool)
 from .losses import Images, condition_on_probs, encode
 
@@ -124,7 +123,7 @@ def n_workers(
     "How many processes: `auto` takes one for each core, or trains in lockstep on a GPU."
     if asked not in ('auto', 'lockstep') and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1): raise ValueError(f"Workers are {asked!r}: allowed are 'auto', 'lockstep' and integers, at least 1.")
     if asked == 'lockstep' or asked == 'auto' and pick_device(device).type == 'cuda': return 0
-    if asked == 'auto': asked = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    if asked == 'auto': asked = n_cores()
     return max(1, min(asked, len(jobs)))
 
 def run_grid(

@@ -6,7 +6,7 @@
 __all__ = ['VAE', 'LEARNERS', 'Phase', 'Learner', 'Protocol', 'check_protocol', 'epoch_rows', 'Draws', 'draw', 'pixels',
            'batches', 'start_pool', 'fresh_nets', 'phase_loss', 'train_step', 'adam', 'warmup', 'check_values', 'train',
            'predict', 'view_pool', 'accuracy', 'discriminator_quality', 'identity', 'identity_of', 'differences',
-           'read_log', 'write_line', 'only_writer', 'pick_device', 'one_thread', 'cpu_name', 'provenance',
+           'read_log', 'write_line', 'only_writer', 'pick_device', 'one_thread', 'cpu_name', 'n_cores', 'provenance',
            'train_round', 'query_seed', 'query_round', 'n_queries', 'rounds', 'run', 'stored_lines', 'check_seed',
            'check_folder', 'dry_run', 'work', 'Worker', 'run_on_workers', 'lockstep_key', 'widest', 'lockstep_phase',
            'train_lockstep', 'run_in_lockstep']
@@ -16,7 +16,7 @@ import json, math, multiprocessing, os, platform, re, signal, tempfile, threadin
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import connection
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -386,6 +386,10 @@ def cpu_name()->str:
     info = Path('/proc/cpuinfo')
     names = [l.split(':', 1)[1].strip() for l in info.read_text().splitlines() if l.startswith('model name')] if info.exists() else []
     return names[0] if names else platform.processor() or platform.machine()
+
+def n_cores()->int:
+    "The cores that this process may use."
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 def provenance(device:torch.device)->dict: # `versions` and `host`
     "With what and on what a line was made; never the machine's name."
