@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'medians', 'machine', 'plain_autoencode', 'plain_adversarial', 'plain_ranked', 'plain_discriminate',
-           'straightforward', 'Stepper', 'bench_steps', 'bench_reuse', 'bench_feeding', 'bench_scoring', 'memory',
-           'select_once', 'bench_selection', 'steps_per_second', 'bench_workers', 'bench_lockstep', 'bench', 'tables']
+           'straightforward', 'Stepper', 'Kernels', 'kernels_alone', 'bench_steps', 'bench_reuse', 'bench_feeding',
+           'bench_scoring', 'memory', 'select_once', 'bench_selection', 'steps_per_second', 'bench_workers',
+           'bench_lockstep', 'bench', 'tables']
 
 # %% ../nbs/06_speed.ipynb #f2d93125
 import json, multiprocessing, platform, time
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from .data import PoolView, load_dataset
@@ -21,6 +24,7 @@ from .loop import (LEARNERS, Protocol, accuracy, adam, batches, cpu_name, discri
     train_lockstep, train_round, train_step, view_pool)
 from .losses import (TERMS, Batch, Images, Out, autoencode, autoencode_adversarially, classify, condition_on_rank, decode, discriminate, elbo_terms, encode,
     marginalise, rank_and_autoencode, score_codes)
+from .models import Deconv
 from .samplers import class_anchors_rows, margin_scores, weighted_anchors_rows
 
 # %% ../nbs/06_speed.ipynb #053e1ebe
@@ -61,7 +65,9 @@ def plain_ranked(nets, b, condition=condition_on_rank, before=None):
     hidden = out.L.hidden if b.progress < .6 else [h.detach() for h in out.L.hidden]
     return replace(out, L=replace(out.L, rank=nets['ranker'](hidden)))
 
-def plain_discriminate(nets, b, condition=None, before=None): return discriminate(nets, b, condition)
+def plain_discriminate(nets, b, condition=None, before=None):
+    with torch.no_grad(): seen = [encode(nets, half, condition, classify=False) for half in (b.L, b.U)]
+    return Out(*(score_codes(nets, half) for half in seen))
 
 PLAIN = {classify: classify, autoencode: plain_autoencode, autoencode_adversarially: plain_adversarial, rank_and_autoencode: plain_ranked,
          marginalise: marginalise, discriminate: plain_discriminate}
@@ -76,15 +82,18 @@ class Stepper:
     def __init__(self,
         learner, # A `Learner`
         steps:int=64, # Different batches
-        fused:bool=True, # All parameters in one kernel?
+        plain:bool=False, # Straightforward?
         size:str='small', # One of `SIZES`
     ):
         p = Protocol(steps=steps, size=size)
-        self.learner, self.p, self.terms = learner, p, {**TERMS, **elbo_terms(p.elbo)}
+        self.learner, self.p, self.terms = straightforward(learner) if plain else learner, p, {**TERMS, **elbo_terms(p.elbo)}
         pool, _ = start_pool(load_dataset(p.dataset), p, 0)
         self.nets = fresh_nets(learner, pool, p, 0, 0)
+        if plain:
+            for net in self.nets.modules():
+                if isinstance(net, Deconv): net.__class__ = nn.ConvTranspose2d
         params = [[w for n in phase.trains for w in self.nets[n].parameters()] for phase in learner.phases]
-        self.opts = [adam(ps, p) if fused else torch.optim.AdamW(ps, lr=p.lr, weight_decay=p.weight_decay, foreach=False) for ps in params]
+        self.opts = [torch.optim.AdamW(ps, lr=p.lr, weight_decay=p.weight_decay, foreach=False) if plain else adam(ps, p) for ps in params]
         self.x_N, self.draws = pool.x, draw(pool, p, 0, 0)
         self.feed = batches(self.x_N, self.draws)
     def __call__(self):
@@ -98,6 +107,23 @@ class Stepper:
         with FlopCounterMode(display=False) as counter: self()
         return counter.get_total_flops()/1e9
 
+# %% ../nbs/06_speed.ipynb #6578daea
+class Kernels(TorchDispatchMode):
+    "Keeps every call to PyTorch's kernels while it is on, with its arguments."
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+    def __torch_dispatch__(self, kernel, types, args=(), kwargs=None):
+        self.calls.append((kernel, args, kwargs or {}))
+        return kernel(*args, **kwargs or {})
+
+def kernels_alone(
+    step, # A `Stepper`
+)->float: # Seconds
+    "The kernels of one step, each called on its own again and again: nothing else in between, everything in the cache."
+    with Kernels() as found: step()
+    with torch.no_grad(): return sum(medians(lambda: kernel(*args, **kwargs))[0] for kernel,args,kwargs in found.calls)
+
 # %% ../nbs/06_speed.ipynb #463f340f
 def bench_steps(
     peak:float, # GFLOP/s of one thread
@@ -106,9 +132,9 @@ def bench_steps(
     "A training step of every learner, small preset, batches of 64 + 64."
     found = {}
     for name,learner in LEARNERS.items():
-        ours, plain = Stepper(learner), Stepper(straightforward(learner), fused=False)
+        ours, plain = Stepper(learner), Stepper(learner, plain=True)
         gflop, (t, t_plain) = ours.gflop(), medians(ours, plain, repeats=repeats, warm=2)
-        found[name] = dict(gflop=gflop, ms=1000*t, straightforward_ms=1000*t_plain, ratio=t/t_plain, floor_ms=1000*gflop/peak, of_peak=gflop/peak/t)
+        found[name] = dict(gflop=gflop, ms=1000*t, straightforward_ms=1000*t_plain, ratio=t/t_plain, kernels_ms=1000*kernels_alone(ours), floor_ms=1000*gflop/peak, of_peak=gflop/peak/t)
     return found
 
 # %% ../nbs/06_speed.ipynb #790d44fb
@@ -139,7 +165,7 @@ def bench_feeding(
     from torch.utils.data import DataLoader, Subset
     from torchvision import datasets, transforms
     from m2vaal_nb.data import idx_root
-    ours, plain = Stepper(LEARNERS['vaal']), Stepper(straightforward(LEARNERS['vaal']), fused=False)
+    ours, plain = Stepper(LEARNERS['vaal']), Stepper(LEARNERS['vaal'], plain=True)
     images = datasets.FashionMNIST(idx_root(), transform=transforms.ToTensor())
     loaders = [iter(DataLoader(Subset(images, ids.flatten().tolist()), batch_size=64)) for ids in (plain.draws.ids_L.repeat(4, 1), plain.draws.ids_U.repeat(4, 1))]
     def item_by_item():

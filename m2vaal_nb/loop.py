@@ -223,7 +223,7 @@ def train_step(
     for phase,opt in zip(learner.phases, opts):
         loss, values, out = phase_loss(nets, phase, p, terms, batch, learner.condition, out)
         opt.zero_grad()
-        loss.backward(inputs=opt.param_groups[0]['params'])
+        loss.backward(inputs=opt.param_groups[0]['params'], retain_graph=phase is not learner.phases[-1])
         opt.step()
         found |= {t: v.detach() for t,v in values.items()}
     return found
@@ -661,7 +661,7 @@ def train_lockstep(
                 trained, fixed = ({n: w for n,w in stacked.items() if (n in phase.trains) == own} for own in (True, False))
                 grads, (found, codes) = f(trained, fixed, weights, L, U, max(0, step-p.warmup_steps)/p.steps, codes)
                 for n,own in grads.items():
-                    for k,g in own.items(): stacked[n][k].grad = g
+                    for k,g in own.items(): stacked[n][k].grad = g.contiguous() # the fused kernel goes through memory in order
                 opt.step()
                 values |= found
             step += 1

@@ -49,8 +49,9 @@ class Outputs:
 
     def split(self, n:int)->tuple: # Two `Outputs`
         "The first n images, and the others."
-        def cut(v, part): return v if v is None else tuple(t[part] for t in v) if isinstance(v, tuple) else v[part]
-        return tuple(Outputs(**{k: cut(v, part) for k,v in vars(self).items()}) for part in (slice(n), slice(n, None)))
+        def cut(v): return (tuple(zip(*map(cut, v))) or ((), ())) if isinstance(v, tuple) else (None, None) if v is None else v.split([n, len(v)-n])
+        parts = {k: cut(v) for k,v in vars(self).items()}
+        return tuple(Outputs(**{k: part[i] for k,part in parts.items()}) for i in (0, 1))
 
 @dataclass(frozen=True, eq=False)
 class Out:
@@ -108,25 +109,25 @@ def classify(nets, b:Batch, condition=None, before=None)->Out:
     "The classifier alone, on labelled images."
     return Out(Outputs(*nets['classifier'](b.L.x)))
 
-def autoencode(nets, b:Batch, condition=None, before=None)->Out:
+def autoencode(nets, b:Batch, condition=None, before=None, adversarial:bool=False)->Out:
     "Classifier and VAE. Without a condition, nothing needs the classifier's view of unlabelled images."
     both = Images(torch.cat([b.L.x, b.U.x]), torch.cat([b.L.eps, b.U.eps]))
-    L, U = decode(nets, encode(nets, both, condition, classify=False), both.eps).split(len(b.L.x))
+    seen = decode(nets, encode(nets, both, condition, classify=False), both.eps)
+    L, U = (score_codes(nets, seen) if adversarial else seen).split(len(b.L.x))
     if condition: return Out(L, U)
     logits, hidden = nets['classifier'](b.L.x)
     return Out(replace(L, logits=logits, hidden=hidden), U)
 
 def autoencode_adversarially(nets, b:Batch, condition=None, before=None)->Out:
     "Classifier and VAE, with the discriminator as opponent."
-    out = autoencode(nets, b, condition)
-    return Out(score_codes(nets, out.L), score_codes(nets, out.U))
+    return autoencode(nets, b, condition, adversarial=True)
 
 # %% ../nbs/02_losses.ipynb #4c07703f
 def discriminate(nets, b:Batch, condition=None, before:Out|None=None)->Out:
-    "The discriminator's own phase: its inputs are detached."
-    if before is None:
-        with torch.no_grad(): before = Out(encode(nets, b.L, condition, False), encode(nets, b.U, condition, False))
-    return Out(*(score_codes(nets, Outputs(code=half.code.detach())) for half in (before.L, before.U)))
+    "The discriminator's own phase: it scores the codes of the phase before, unless that has done it."
+    if before.L.d is not None: return before
+    codes = torch.cat([before.L.code, before.U.code]).detach()
+    return Out(*score_codes(nets, Outputs(code=codes)).split(len(before.L.code)))
 
 # %% ../nbs/02_losses.ipynb #b8fe485a
 def rank_and_autoencode(nets, b:Batch, condition=condition_on_rank, before=None, until:float=.6)->Out:
