@@ -36,7 +36,7 @@ def parse_int(text:str, what:str)->int:
 # %% ../nbs/99_shell.ipynb #fe100147
 @call_parse
 def m2vaal_run(
-    name:str, # Experiment: fig2a, fig2b, fig4, mnist or demo
+    name:str, # Experiment: fig2a, fig2b, fig4, fig4_large, mnist, mnist_balanced, tuning, tuning_alpha, stability, sensitivity or demo
     methods:str=None, # Comma-separated slugs, such as random,vaal; by default those of the figure
     seeds:str='0', # Comma-separated whole numbers
     rounds:str=None, # Stop after so many queries; by default where the paper stops
@@ -50,10 +50,12 @@ def m2vaal_run(
         changes = {k: parse_int(v, f'--{k}') for k,v in dict(rounds=rounds, steps=steps).items() if v is not None}
         workers = workers if workers in ('auto', 'lockstep') else parse_int(workers, '--workers')
         seeds = [parse_int(s, 'Seeds') for s in parse_list(seeds)]
-        from m2vaal_nb.experiments import plan, run_grid
-        jobs = plan(name, None if methods is None else parse_list(methods), seeds, **changes)
-        folder = run_grid(jobs, Path(out)/name, device, lambda s: print(s, flush=True), workers=workers)
-        print(f'Logs: {folder}. Table and figure: m2vaal_figures --results {out}')
+        from m2vaal_nb.experiments import plan, run_grid, settings
+        grids = {n: plan(n, None if methods is None else parse_list(methods), seeds, **changes) for n in settings(name)}
+        for i,(setting,jobs) in enumerate(grids.items()):
+            if len(grids) > 1: print(f'{setting} ({i+1} of {len(grids)})', flush=True)
+            run_grid(jobs, Path(out)/setting, device, lambda s: print(s, flush=True), workers=workers)
+        print(f'Logs: {Path(out)/name}. Table and figure: m2vaal_figures --results {out}')
 
 # %% ../nbs/99_shell.ipynb #886a8589
 @call_parse

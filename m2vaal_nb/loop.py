@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import connection
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -250,14 +251,17 @@ def train(
     p:Protocol, # How long, how fast
     x_N:Tensor, # (N, channels, height, width) uint8, by dataset id
     d:Draws, # Of this training
+    watch:Callable|None=None, # Called as (step, batch) before each step
 )->dict: # The last step's terms
     "Train for the protocol's steps; the weights at the end are the result. The warm-up has its own optimiser."
-    terms, feed = {**TERMS, **elbo_terms(p.elbo)}, batches(x_N, d, p.warmup_steps)
+    terms, feed = {**TERMS, **elbo_terms(p.elbo)}, enumerate(batches(x_N, d, p.warmup_steps))
     nets.train()
     for stage,steps in ((warmup(learner), p.warmup_steps), (learner, p.steps)):
         if not steps: continue
         opts = [adam([w for n in phase.trains for w in nets[n].parameters()], p) for phase in stage.phases]
-        for _ in range(steps): values = train_step(nets, stage, opts, p, terms, next(feed))
+        for step,batch in islice(feed, steps):
+            if watch: watch(step, batch)
+            values = train_step(nets, stage, opts, p, terms, batch)
     return check_values(values)
 
 # %% ../nbs/04_loop.ipynb #1611122a
@@ -266,7 +270,7 @@ def predict(
     nets:nn.ModuleDict, # Trained
     learner:Learner, # Says what codes hold
     x_N:Tensor, # (N, channels, height, width) uint8
-    block:int=1000, # Images at a time
+    block:int=500, # Images at a time; larger ones leave a CPU's cache
 )->dict: # `p` (N, C), and where the learner has the nets for it `z` (N, D), `d` (N,), `r` (N,); on the CPU
     "Class probabilities, latent means, P(labelled) and loss ranks of images."
     nets.eval()

@@ -63,8 +63,9 @@ def test_revisit_brings_back_the_very_query(logs, few):
         line = read_log(path)[0]
         nets, learner, pool, view = revisit(path, 0, 'cpu', few)
         assert SAMPLERS[line['protocol']['sampler']](view, 8).tolist() == line['queried'] and pool.labelled.tolist() == line['initial']
-        fig = show_reconstructions(nets, learner, few.x_test[:5], few.y_test[:5], few.classes, ncols=5)
-        assert [a.get_title() for a in fig.axes[5:]] == [few.classes[y] for y in few.y_test[:5]]
+        drawn, guess = reconstruct(nets, learner, few.x_test[:5])
+        fig = show_reconstructions(drawn, guess, few.x_test[:5], few.y_test[:5], few.classes, ncols=5)
+        assert [a.get_title() for a in fig.axes] == [few.classes[y] for y in (*guess, *few.y_test[:5])]
         for picks in ([], line['queried'][:1], line['queried']):
             assert len(latent_map(view, picks, pool).axes[0].collections) == (3 if len(picks) else 2)
 
