@@ -70,7 +70,7 @@ def contrasts(
     results:dict, # Name of an experiment -> table of its runs; those that are missing count as undecided
 )->pd.DataFrame: # A row a contrast
     "The declared contrasts, with Holm's adjustment over all of them."
-    area = {name: areas(runs) for name,runs in results.items()}
+    area = {name: areas(results[name]) for name,*_ in CONTRASTS if name in results}
     rows = [dict(experiment=name, contrast=f'{a} - {b}', **compare(area.get(name, pd.DataFrame()), a, b)) for name,a,b in CONTRASTS]
     found = pd.DataFrame(rows)
     return found.assign(p_holm=holm(found.p)).set_index(['experiment', 'contrast'])
