@@ -9,6 +9,7 @@ __all__ = ['SCORES', 'count', 'latents', 'places', 'view_of', 'utilities', 'repl
 # %% ../nbs/22_adapters.ipynb #096c20c8
 import inspect, math
 from collections.abc import Callable
+from itertools import repeat
 
 import numpy as np
 from torch import Tensor
@@ -70,26 +71,27 @@ def utilities(
     view:PoolView, # What the sampler saw
     sampler:Callable, # (view, budget) -> ids
     rows:np.ndarray, # (B,) what it picked: rows of the view, in order
-)->np.ndarray: # (B, N) in front of each pick: of two rows the higher was preferred; NaN once picked
-    "What each row was worth to the sampler at each of its picks."
-    if sampler in SCORES: u = np.tile(SCORES[sampler](view.p_N_C).double().numpy(), (len(rows), 1))
-    elif sampler in (class_anchors, weighted_anchors): u = replay(view, sampler, rows)
-    else: u = np.arange(len(view)) == rows[:,None]
-    u = u.astype(float)
-    for i,row in enumerate(rows): u[i+1:,row] = np.nan
-    return u
+): # Yields B times (N,): of two rows the higher was preferred; NaN once picked
+    "What each row was worth to the sampler in front of each of its picks."
+    if sampler in SCORES: turns = repeat(SCORES[sampler](view.p_N_C).double().numpy(), len(rows))
+    elif sampler in (class_anchors, weighted_anchors): turns = replay(view, sampler, rows)
+    else: turns = (np.arange(len(view)) == row for row in rows)
+    for i,u_N in enumerate(turns):
+        u_N = u_N.astype(float)
+        u_N[rows[:i]] = np.nan
+        yield u_N
 
-def replay(view, sampler, rows)->np.ndarray: # (B, N)
-    "The scores of Algorithm 1 or 2 before each pick."
+def replay(view, sampler, rows): # Yields B times (N,)
+    "The scores of Algorithm 1 or 2 in front of each pick."
     z_N, z_L = check_latents(view.z_N_D, view.z_L_D)
     top = check_probs(view.p_N_C).double().max(-1)
     y_N, doubt_N = top.indices.numpy(), (1 - top.values).clamp_min(0).numpy()
-    cs, u = clusters(z_N, y_N, z_L, view.y_L, view.p_N_C.shape[1], tie_ranks(len(view), view.seed)), np.full((len(rows), len(view)), -np.inf)
-    for u_N,row in zip(u, rows):
-        turn = cs[y_N[row]]
+    cs = clusters(z_N, y_N, z_L, view.y_L, view.p_N_C.shape[1], tie_ranks(len(view), view.seed))
+    for row in rows:
+        u_N, turn = np.full(len(view), -np.inf), cs[y_N[row]]
         for c in [turn] if sampler is class_anchors else cs: u_N[c.rows] = c.sums if sampler is class_anchors else weighted_scores(c, doubt_N)
+        yield u_N
         turn.take(int(np.searchsorted(turn.rows, row)))
-    return u
 
 # %% ../nbs/22_adapters.ipynb #f6e0e380
 def need_skactiveml():
@@ -153,7 +155,7 @@ class SamplerStrategy(SingleAnnotatorPoolQueryStrategy):
         rows = check_rows(sampler(view, batch_size), len(view), batch_size)
         picked = rows if mapping is None else mapping[rows]
         if not return_utilities: return picked
-        u = utilities(view, sampler, rows)
+        u = np.array([*utilities(view, sampler, rows)])
         if mapping is None: return picked, u
         wide = np.full((batch_size, len(X)), np.nan)
         wide[:,mapping] = u
@@ -173,14 +175,14 @@ def modal_query(
     if embed is None and getattr(learner, 'on_transformed', False): embed = learner.transform_without_estimating
     view = view_of(model, X_pool, getattr(learner, 'X_training', None), getattr(learner, 'y_training', None), embed, seed)
     rows = check_rows(sampler(view, n_instances), len(view), n_instances)
-    return rows, utilities(view, sampler, rows)[range(len(rows)), rows]
+    return rows, np.array([u_N[row] for u_N,row in zip(utilities(view, sampler, rows), rows)])
 
 # %% ../nbs/22_adapters.ipynb #624b1f9e
 class Revealed(SkactivemlClassifier):
     "A classifier that repeats the probabilities a view reveals of its unlabelled rows."
     def __init__(self,
-        z_N=None, # (N, D) latents, float64
-        p_N=None, # (N, C) their probabilities
+        z_N, # (N, D) latents, float64
+        p_N, # (N, C) their probabilities
         classes=None, missing_label=np.nan, cost_matrix=None, random_state=None): # As all classifiers of scikit-activeml have them
         super().__init__(classes=classes, missing_label=missing_label, cost_matrix=cost_matrix, random_state=random_state)
         self.z_N, self.p_N, self.classes_ = z_N, p_N, np.arange(p_N.shape[1])
@@ -206,7 +208,7 @@ def ask_skactiveml(
     z_N, z_L = (as_rows(view.need(name)).double().numpy() for name in ('z_N_D', 'z_L_D'))
     strategy = clone(strategy).set_params(random_state=view.seed % 2**32, missing_label=np.nan)
     takes = inspect.signature(strategy.query).parameters
-    for name in ('clf', 'estimator'):
+    for name in ('clf', 'estimator'): # to a strategy that takes `ignore_partial_fit` a classifier is something to train
         if name in takes and name not in params and 'ignore_partial_fit' not in takes: params |= {name: Revealed(z_N, check_probs(view.need('p_N_C')).double().numpy()), f'fit_{name}': False}
     lacks = [o for o,p in takes.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and o not in ('X', 'y', *params)]
     if lacks: raise ValueError(f"{type(strategy).__name__} needs `{lacks[0]}`: give it, as_sampler(strategy, {lacks[0]}=...).")
