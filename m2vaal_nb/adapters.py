@@ -187,7 +187,8 @@ class Revealed(SkactivemlClassifier):
         super().__init__(classes=classes, missing_label=missing_label, cost_matrix=cost_matrix, random_state=random_state)
         self.z_N, self.p_N, self.classes_ = z_N, p_N, np.arange(p_N.shape[1])
         self.row = {z.tobytes(): i for i,z in enumerate(z_N)}
-        if not np.allclose(p_N[[self.row[z.tobytes()] for z in z_N]], p_N, atol=1e-3): raise ValueError("Some rows have equal latents but other probabilities, so a strategy of scikit-activeml cannot tell them apart.")
+        if not np.allclose(p_N[[self.row[z.tobytes()] for z in z_N]], p_N, atol=1e-3):
+            raise ValueError("Some rows have equal latents but other probabilities, so a strategy of scikit-activeml cannot tell them apart.")
     def fit(self, X, y, sample_weight=None):
         raise ValueError("The view's probabilities cannot be trained anew: give the strategy a classifier of its own, as_sampler(strategy, clf=...).")
     def predict_proba(self, X):
@@ -209,7 +210,8 @@ def ask_skactiveml(
     strategy = clone(strategy).set_params(random_state=view.seed % 2**32, missing_label=np.nan)
     takes = inspect.signature(strategy.query).parameters
     for name in ('clf', 'estimator'): # to a strategy that takes `ignore_partial_fit` a classifier is something to train
-        if name in takes and name not in params and 'ignore_partial_fit' not in takes: params |= {name: Revealed(z_N, check_probs(view.need('p_N_C')).double().numpy()), f'fit_{name}': False}
+        if name in takes and name not in params and 'ignore_partial_fit' not in takes:
+            params |= {name: Revealed(z_N, check_probs(view.need('p_N_C')).double().numpy()), f'fit_{name}': False}
     lacks = [o for o,p in takes.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and o not in ('X', 'y', *params)]
     if lacks: raise ValueError(f"{type(strategy).__name__} needs `{lacks[0]}`: give it, as_sampler(strategy, {lacks[0]}=...).")
     y = np.concatenate([view.need('y_L'), np.full(len(z_N), np.nan)])

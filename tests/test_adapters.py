@@ -162,9 +162,11 @@ def test_modal_names_pipelines_and_committees(blobs):
     X, y, known = blobs
     X, names, seen = X*[1, 100], np.array(['ant', 'bee', 'cow']), []
     def spy(view, budget): seen.append(view); return SAMPLERS['class_anchors'](view, budget)
-    for on in (False, True): modal.ActiveLearner(make_pipeline(StandardScaler(), LogisticRegression()), modal_query, X[known], names[y[known]], on_transformed=on).query(X[9:], n_instances=3, sampler=spy)
+    for on in (False, True):
+        modal.ActiveLearner(make_pipeline(StandardScaler(), LogisticRegression()), modal_query, X[known], names[y[known]], on_transformed=on).query(X[9:], n_instances=3, sampler=spy)
     scaler = StandardScaler().fit(X[known])
-    np.testing.assert_array_equal(seen[0].z_N_D, X[9:]); np.testing.assert_allclose(seen[1].z_N_D, scaler.transform(X[9:])); np.testing.assert_allclose(seen[1].z_L_D, scaler.transform(X[:9]))
+    np.testing.assert_array_equal(seen[0].z_N_D, X[9:])
+    np.testing.assert_allclose(seen[1].z_N_D, scaler.transform(X[9:])); np.testing.assert_allclose(seen[1].z_L_D, scaler.transform(X[:9]))
     assert (seen[1].y_L == y[known]).all()
     committee = modal.Committee([a_learner(blobs), a_learner(blobs)], query_strategy=modal_query)
     assert len(committee.query(X[9:], n_instances=3)[0]) == 3
@@ -203,8 +205,9 @@ class Fitted:
     "A learner of modAL without modAL: `modal_query` asks for no more."
     def __init__(self, X, y): self.estimator, self.X_training, self.y_training = LogisticRegression().fit(X, y), X, y
 
-@pytest.mark.parametrize('kw, said', [(dict(n_instances=0), 'from 1 to the 81 rows'), (dict(n_instances=82), 'from 1 to the 81 rows'), (dict(sampler='margins'), 'Unknown sampler'), (dict(sampler=None), 'Unknown sampler'),
-    (dict(sampler='discriminator'), 'does not reveal `d_N`'), (dict(learner=LogisticRegression()), 'must be fitted'), (dict(embed=lambda X: X[:5]), '`embed` must give numbers'), (dict(sampler=lambda view, budget: [90]), 'must pick 1 distinct rows of 81')])
+@pytest.mark.parametrize('kw, said', [(dict(n_instances=0), 'from 1 to the 81 rows'), (dict(n_instances=82), 'from 1 to the 81 rows'), (dict(sampler='margins'), 'Unknown sampler'),
+    (dict(sampler=None), 'Unknown sampler'), (dict(sampler='discriminator'), 'does not reveal `d_N`'), (dict(learner=LogisticRegression()), 'must be fitted'),
+    (dict(embed=lambda X: X[:5]), '`embed` must give numbers'), (dict(sampler=lambda view, budget: [90]), 'must pick 1 distinct rows of 81')])
 def test_modal_bad_input(blobs, kw, said):
     X, y, known = blobs
     with pytest.raises(ValueError, match=said): modal_query(**dict(learner=Fitted(X[known], y[known]), X_pool=X[9:]) | kw)
