@@ -19,7 +19,7 @@ test: $(READY) ## run every notebook, then the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests
 
 test-lab: need-chromium $(READY) ## run every notebook in JupyterLab in a browser; screenshots in out/lab/
-	$(BIN)/pytest -q -m lab --durations=0 tests/test_lab.py
+	$(BIN)/pytest -q -m lab --durations=0 tests/test_lab.py tests/test_label_lab.py
 
 need-chromium:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { echo 'JupyterLab is tested in Chromium, which is not on the PATH: on Debian,  apt-get install chromium chromium-driver  brings it.' >&2; exit 1; }
@@ -29,7 +29,7 @@ lab: $(READY) ## open the notebooks in JupyterLab
 
 notebooks: $(READY) ## export the package, rerun and save the notebooks; one: make notebooks NBS=nbs/00_data.ipynb
 	$(BIN)/nbdev_export
-	$(BIN)/jupyter-nbconvert --to notebook --execute --inplace $(NBS)
+	$(BIN)/jupyter-nbconvert --to notebook --execute --inplace --ExecutePreprocessor.store_widget_state=False $(NBS)
 	$(BIN)/nbdev_clean
 
 readme: $(READY) ## write README.md from nbs/index.ipynb

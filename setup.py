@@ -7,6 +7,7 @@ ini = ConfigParser(delimiters=['='])
 ini.read('settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
 lib = cfg['lib_path']
+extras = {k.removesuffix('_requirements'): v.split() for k,v in cfg.items() if k.endswith('_requirements')}
 pythons = [f'3.{i}' for i in range(*(int(cfg[k].split('.')[1]) + d for k,d in (('min_python',0), ('max_python',1))))]
 
 setup(
@@ -25,7 +26,7 @@ setup(
     packages=find_packages(include=[lib, f'{lib}.*']),
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': cfg['dev_requirements'].split()},
+    extras_require={**extras, 'dev': sorted({o for v in extras.values() for o in v})},
     entry_points={'console_scripts': cfg['console_scripts'].split(),
                   'nbdev': [f'{lib}={lib}._modidx:d']},   # lets nbdev link `names` in prose to their documentation
     zip_safe=False)

@@ -3,11 +3,14 @@ import ast, re, sys, zipfile
 from configparser import ConfigParser
 from email.parser import HeaderParser
 import pytest
+from packaging.requirements import Requirement
 from conftest import ROOT, sh
 
 ini = ConfigParser(delimiters=['='])
 ini.read(ROOT/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
+EXTRAS = {k.removesuffix('_requirements'): v.split() for k,v in cfg.items() if k.endswith('_requirements')}
+IMPORTED_AS = {'scikit-learn': 'sklearn', 'pillow': 'PIL', 'scikit-activeml': 'skactiveml', 'modAL-python': 'modAL'}
 MODULES = sorted(o.stem for o in (ROOT/'m2vaal_nb').glob('*.py') if o.stem[0] != '_')
 
 @pytest.fixture(scope='module')
@@ -34,7 +37,9 @@ def test_metadata_is_that_of_settings(wheel):
     assert (meta['Name'], meta['Version'], meta['Requires-Python']) == (cfg['lib_name'], cfg['version'], f">={cfg['min_python']}")
     needs = meta.get_all('Requires-Dist')
     assert [o for o in needs if 'extra' not in o] == cfg['requirements'].split()
-    assert len(needs) == len((cfg['requirements'] + ' ' + cfg['dev_requirements']).split())
+    by_extra = {e: {(r.name, r.specifier) for r in map(Requirement, needs) if r.marker and r.marker.evaluate({'extra': e})} for e in EXTRAS}
+    assert by_extra['dev'] == {(r.name, r.specifier) for v in EXTRAS.values() for r in map(Requirement, v)}
+    assert all(by_extra[e] == {(r.name, r.specifier) for r in map(Requirement, v)} for e,v in EXTRAS.items() if e != 'dev')
     assert meta.get_payload().strip() == (ROOT/'README.md').read_text(encoding='utf-8').strip()
     assert f'{info}/licenses/LICENSE' in z.namelist()
 
@@ -49,8 +54,10 @@ def test_commands_start_without_torch(installed, script):
     sh('python', '-c', f'from {module} import {name}\nimport sys; assert "torch" not in sys.modules', cwd=installed, PYTHONPATH=str(installed))
 
 def test_imports_away_from_the_checkout(installed):
+    "And without the extras."
     code = '\n'.join(f'import m2vaal_nb.{o}' for o in MODULES)
-    where = sh('python', '-c', f'{code}\nimport sys; assert "nbdev" not in sys.modules\nprint(m2vaal_nb.__file__)', cwd=installed, PYTHONPATH=str(installed))
+    away = {'nbdev'} | {IMPORTED_AS.get(o, o) for e,v in EXTRAS.items() if e != 'dev' for o in v} - {'PIL'}   # torchvision needs PIL itself
+    where = sh('python', '-c', f'import sys\nfor o in {away}: sys.modules[o] = None\n{code}\nprint(m2vaal_nb.__file__)', cwd=installed, PYTHONPATH=str(installed))
     assert where.strip() == str(installed/'m2vaal_nb/__init__.py')
 
 def test_version_is_that_of_settings():
@@ -59,10 +66,11 @@ def test_version_is_that_of_settings():
 
 @pytest.mark.parametrize('module', MODULES)
 def test_imports_only_what_is_required(module):
-    "Development tools are not there after a plain `pip install`."
+    "Development tools are not there after a plain `pip install`; an extra's packages are imported where they are used, under `try` or a function."
     tree = ast.walk(ast.parse((ROOT/f'm2vaal_nb/{module}.py').read_text(encoding='utf-8')))
     names = [o.module if isinstance(o, ast.ImportFrom) else a.name
              for o in tree if isinstance(o, ast.Import) or isinstance(o, ast.ImportFrom) and not o.level
              for a in o.names]
-    allowed = {'m2vaal_nb', *sys.stdlib_module_names, *cfg['requirements'].replace('scikit-learn', 'sklearn').split()}
+    optional = [o for e,v in EXTRAS.items() if e != 'dev' for o in v]
+    allowed = {'m2vaal_nb', *sys.stdlib_module_names, *(IMPORTED_AS.get(o, o) for o in cfg['requirements'].split() + optional)}
     assert {o.split('.')[0] for o in names} <= allowed
