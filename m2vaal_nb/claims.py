@@ -66,11 +66,11 @@ def as_good(name, a, b, margin:float=2.)->Callable:
     return rule
 
 def all_of(*rules)->Callable:
-    "Reproduced when all are, not reproduced when none is, undecided when one is and none of the others speaks against it."
+    "Reproduced when all parts are, partly when some are; otherwise not reproduced if one part is not, and undecided if all are."
     def rule(results):
         found = [r(results) for r in rules]
         words = {v.word for v in found}
-        word = words.pop() if len(words) == 1 else PARTLY if YES in words or PARTLY in words else OPEN
+        word = words.pop() if len(words) == 1 else PARTLY if words & {YES, PARTLY} else NO
         return Verdict(word, '; '.join(v.evidence for v in found))
     return rule
 
@@ -90,8 +90,8 @@ def number(
         show = lambda v: f'{v:.1%}' if percent else f'{v:.2f}'
         if len(x) < 2: return Verdict(OPEN, f'{what}: {show(x.iloc[0]) if len(x) else "nothing measured"}, n={len(x)}')
         half = stats.t.ppf(.975, len(x)-1)*x.sem()
-        ends = {bool(holds(v)) for v in (x.mean()-half, x.mean()+half)}
-        return Verdict(OPEN if len(ends) > 1 else YES if ends == {True} else NO, f'{what}: {show(x.mean())} [{show(x.mean()-half)}, {show(x.mean()+half)}], n={len(x)}')
+        found = {bool(holds(v)) for v in (x.mean()-half, x.mean(), x.mean()+half)}
+        return Verdict(OPEN if len(found) > 1 else YES if True in found else NO, f'{what}: {show(x.mean())} [{show(x.mean()-half)}, {show(x.mean()+half)}], n={len(x)}')
     return rule
 
 def of(method, column, round=None):
