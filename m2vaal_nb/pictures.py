@@ -13,7 +13,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from torch import Tensor
 
 from .data import Dataset, show_images
 from .experiments import STYLE, dataset, latent_map, revisit
@@ -120,7 +119,7 @@ def picks_of(
     bought = {line['round']: line for line in lines if line['queried']}
     if not bought: raise ValueError(f"{log} holds no round that queried.")
     round = max(bought) if round is None else round
-    if round not in bought: raise ValueError(f"Round {round} of {log} queried nothing: the rounds that did are {min(bought)} to {max(bought)}.")
+    if round not in bought: raise ValueError(f"Round {round!r} of {log} queried nothing: the rounds that did are {min(bought)} to {max(bought)}.")
     return lines, bought[round]
 
 # %% ../nbs/25_pictures.ipynb #e4740c7e
@@ -130,10 +129,11 @@ def draw_run(
     out:str|Path|None=None, # Folder for PNG files; by default none are written
     device:str='auto', # Where to train the round again: 'auto', 'cpu' or 'cuda'
     data:Dataset|None=None, # The run's; fetched by default
-    n_images:int=40, # At most so many picks are shown as images
+    n_images:int=40, # At most so many picks are shown as images, 1 or more
     say:Callable=print, # Is told what takes time, and of every file
 )->dict: # Name -> figure: 'classes', 'picks', 'scores', and 'map' where the learner has a VAE
     "All pictures of a run: the classes of every query, and what one round picked, where it lies and how it scored."
+    if isinstance(n_images, bool) or not isinstance(n_images, int) or n_images < 1: raise ValueError(f"`n_images` is {n_images!r}: it must be an integer, at least 1.")
     lines, line = picks_of(log, round)
     picks, sampler = np.array(line['queried']), line['protocol']['sampler']
     data = data or dataset(line['protocol']['dataset'])

@@ -103,5 +103,7 @@ def test_bad_input_ends_before_training(logs, few, tmp_path, monkeypatch):
     for what,*args in ((r'There is no log .*nowhere', tmp_path/'nowhere.jsonl'), ('There is no log', tmp_path), ('no round that queried', tmp_path/'empty.jsonl'),
                        ('Round 2 of .* queried nothing: the rounds that did are 0 to 1', log, 2), ('Round -1', log, -1), ('Cannot write', log, 1, tmp_path/'file')):
         with pytest.raises(ValueError, match=what): draw(*args, data=few)
+    for n in (0, 2.5, True):
+        with pytest.raises(ValueError, match='`n_images` is .*at least 1'): draw(log, data=few, n_images=n)
     for data in (other, Dataset(few.x[:60], few.y[:60], few.x_test, few.y_test, few.classes)):
         with pytest.raises(ValueError, match='not the one of the run'): draw(log, data=data)
