@@ -328,11 +328,11 @@ def latent_map(
     ax = left.subplots()
     ax.scatter(*pca.transform(z_U[::-(-len(z_U)//n_points)]).T, s=3, color='#BBBBBB', label=f'unlabelled ({len(z_U):,})')
     ax.scatter(*pca.transform(z_L).T, s=8, color='#0072B2', label=f'labelled ({len(z_L):,})')
-    if len(picks): ax.scatter(*pca.transform(z_U[np.searchsorted(view.ids, picks)]).T, s=22, color='#D55E00', edgecolors='white', linewidths=.5, label=f'picked ({len(picks)})')
+    if len(picks): ax.scatter(*pca.transform(z_U[np.searchsorted(view.ids, picks)]).T, s=26, marker='^', color='#D55E00', edgecolors='white', linewidths=.5, label=f'picked ({len(picks)})')
     part = pca.explained_variance_ratio_
     ax.set(xlabel=f'principal component 1 ({part[0]:.0%} of variance)', ylabel=f'principal component 2 ({part[1]:.0%})')
     ax.legend(fontsize=8)
-    tiles = right.subplots(-(-n_images//2), 2).flat
+    tiles = [*right.subplots(-(-n_images//2), 2).flat]
     for t in tiles: t.axis('off')
     for t,x in zip(tiles, pool.x[torch.as_tensor(picks[:n_images])].cpu()): t.imshow(x.permute(1, 2, 0).squeeze(-1).numpy(), cmap='gray')
     right.suptitle('first picks', fontsize=10)

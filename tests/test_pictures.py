@@ -1,0 +1,109 @@
+"The pictures of a run show what its log and its nets say."
+import json
+import matplotlib.pyplot as plt, numpy as np, pytest
+from m2vaal_nb import pictures
+from m2vaal_nb.data import Dataset
+from m2vaal_nb.experiments import METHODS, STYLE, plan, revisit, run_grid
+from m2vaal_nb.loop import read_log
+from m2vaal_nb.pictures import *
+
+SMALL = dict(n_init=20, init_classes=(), budget=8, max_labels=44, rounds=2, steps=2, batch=8, n_val=50)
+SCORED = dict(random='entropy of the prediction, nats (random does not rank by it)', m2_random="discriminator's P(labelled) (random does not rank by it)",
+    margin='probability of the second class − that of the first', m2_vaal="discriminator's P(labelled)",
+    algorithm_1='entropy of the prediction, nats (class_anchors does not rank by it)', algorithm_2='1 − probability of the predicted class')
+
+@pytest.fixture(scope='module')
+def logs(few, tmp_path_factory):
+    "A log of every kind of learner and sampler."
+    return run_grid(plan('demo', SCORED, **SMALL), tmp_path_factory.mktemp('logs'), 'cpu', lambda s: None, few)
+
+def draw(log, *args, **kw): return draw_run(log, *args, device='cpu', say=lambda s: None, **kw)
+
+@pytest.mark.parametrize('method', SCORED)
+def test_one_call_draws_any_run(method, logs, few):
+    figures = draw(logs/f'{method}-0.jsonl', data=few)
+    assert set(figures) == {'classes', 'picks', 'scores'} | ({'map'} if METHODS[method][0] != 'classifier' else set())
+    assert figures['scores'].axes[0].get_xlabel() == SCORED[method]
+    assert not plt.get_fignums() and all(fig.get_facecolor()[3] == 1 for fig in figures.values())
+
+def test_every_pick_has_its_true_and_its_predicted_class(logs, few):
+    log = logs/'m2_vaal-0.jsonl'
+    line = read_log(log)[0]
+    _, _, _, view = revisit(log, 0, 'cpu', few)
+    guess = view.p_N_C.argmax(-1).numpy()[np.searchsorted(view.ids, line['queried'])]
+    axes = draw(log, 0, data=few)['picks'].axes[:8]     # the rest of the row is blank
+    for ax,i,g in zip(axes, line['queried'], guess, strict=True):
+        right = g == few.y[i]
+        assert ax.get_title() == f"{few.classes[few.y[i]]}\n{'✓' if right else '✗ ' + few.classes[g]}" and len(ax.patches) == (not right)
+        assert np.array_equal(ax.images[0].get_array(), few.x[i, 0])
+    assert sum(len(ax.patches) for ax in axes) == line['queried_wrong']
+    assert draw(log, 0, data=few, n_images=3)['picks'].axes[0].get_title() == axes[0].get_title()
+
+@pytest.mark.parametrize('n', [1, 9, 10, 11, 40])
+def test_nothing_overlaps(n, few):
+    fig = show_picks(few.x[:n], few.y[:n], (few.y[:n] + 1) % 10, few.classes, 'A title')
+    fig.canvas.draw()
+    boxes = [o.get_window_extent() for ax in fig.axes[:n] for o in (ax.title, ax.images[0])] + [fig._suptitle.get_window_extent()]
+    meet = lambda a, b: min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1
+    assert not [(a, b) for i,a in enumerate(boxes) for b in boxes[:i] if meet(a, b)]
+
+def test_classes_need_the_log_only(logs):
+    lines = read_log(logs/'margin-0.jsonl')
+    fig = plot_classes(lines)
+    assert [[bar.get_width() for bar in ax.patches] for ax in fig.axes] == [line['queried_classes'] for line in lines[:2]]
+    assert len(plot_classes(lines*10, ncols=8).axes) == 24     # 20 rounds, and 4 places left free
+
+def test_ranked_picks_are_at_their_end_of_the_scores(logs, few):
+    for method,sign in (('m2_vaal', -1), ('margin', 1)):
+        line = read_log(logs/f'{method}-0.jsonl')[1]
+        _, _, _, view = revisit(logs/f'{method}-0.jsonl', 1, 'cpu', few)
+        score, picked = sign*score_of(METHODS[method][1], view.p_N_C, view.d_N)[1].numpy(), np.isin(view.ids, line['queried'])
+        assert picked.sum() == 8 and score[picked].min() >= score[~picked].max()
+
+def test_histogram_counts_every_row_once():
+    g = np.random.default_rng(0)
+    for score_U in (g.random(50), np.ones(50), g.random(50).astype(np.float32)*1e-6):
+        ax = plot_scores(score_U, score_U[:5], [3, 4, 5], 'x').axes[0]
+        assert ax.get_yscale() == 'log' and sum(bar.get_height() for bar in ax.patches if hasattr(bar, 'get_height')) == 3
+
+def contrast(color, page):
+    "Of a colour to white (1) or black (0), as the Web Content Accessibility Guidelines define it."
+    c = np.array([int(color[i:i+2], 16) for i in (1, 3, 5)])/255
+    low, high = sorted([np.where(c <= .04045, c/12.92, ((c + .055)/1.055)**2.4) @ (.2126, .7152, .0722), page])
+    return (high + .05)/(low + .05)
+
+def test_colours_stand_out_and_are_those_of_the_map(logs, few):
+    assert all(contrast(c, page) > 3 for c in (pictures.LABELLED, pictures.PICKED) for page in (0, 1))
+    dots = draw(logs/'m2_vaal-0.jsonl', data=few)['map'].axes[0].collections
+    assert [plt.matplotlib.colors.to_hex(d.get_facecolor()[0]).upper() for d in dots] == [pictures.UNLABELLED, pictures.LABELLED, pictures.PICKED]
+
+def test_files_are_opaque_and_the_log_is_left_alone(logs, few, tmp_path):
+    log, said = logs/'m2_vaal-0.jsonl', []
+    before = log.read_bytes(), dict(plt.rcParams)
+    draw_run(log, 0, tmp_path/'a/b', 'cpu', few, say=said.append)
+    assert said[1:] == [str(tmp_path/f'a/b/m2_vaal-0-round-0-{name}.png') for name in ('classes', 'picks', 'scores', 'map')]
+    for path in said[1:]:
+        x = plt.imread(path)
+        assert min(x.shape[:2]) > 150 and (x.shape[2] == 3 or (x[..., 3] == 1).all())
+    assert (log.read_bytes(), dict(plt.rcParams)) == before and 'round 0 of m2_vaal, seed 0' in said[0]
+
+def test_title_tells_when_the_nets_came_back_otherwise(logs, few, tmp_path):
+    lines = read_log(logs/'random-0.jsonl')
+    was = lines[1]['queried_wrong']
+    lines[1]['queried_wrong'] = was + 1
+    (tmp_path/'random-0.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    said = draw(tmp_path/'random-0.jsonl', data=few)['picks']._suptitle.get_text()
+    assert f'{was} of 8 picks predicted wrong ({was + 1} when the run was made)' in said
+
+def test_bad_input_ends_before_training(logs, few, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, 'revisit', None)
+    log, other = logs/'margin-0.jsonl', Dataset(few.x, (few.y + 1) % 10, few.x_test, few.y_test, few.classes)
+    (tmp_path/'file').touch()
+    (tmp_path/'empty.jsonl').touch()
+    for what,*args in ((r'There is no log .*nowhere', tmp_path/'nowhere.jsonl'), ('There is no log', tmp_path), ('no round that queried', tmp_path/'empty.jsonl'),
+                       ('Round 2 of .* queried nothing: the rounds that did are 0 to 1', log, 2), ('Round -1', log, -1), ('Cannot write', log, 1, tmp_path/'file')):
+        with pytest.raises(ValueError, match=what): draw(*args, data=few)
+    for n in (0, 2.5, True):
+        with pytest.raises(ValueError, match='`n_images` is .*at least 1'): draw(log, data=few, n_images=n)
+    for data in (other, Dataset(few.x[:60], few.y[:60], few.x_test, few.y_test, few.classes)):
+        with pytest.raises(ValueError, match='not the one of the run'): draw(log, data=data)
