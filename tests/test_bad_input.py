@@ -5,7 +5,7 @@ import numpy as np, pytest, torch
 from m2vaal_nb import data
 from m2vaal_nb.cli import m2vaal_demo, m2vaal_figures, m2vaal_run
 from m2vaal_nb.data import *
-from m2vaal_nb.experiments import make_figures, plan, protocol_for, read_results, revisit, run_grid
+from m2vaal_nb.experiments import plan, protocol_for, read_results, revisit, run_grid
 from m2vaal_nb.loop import Protocol, n_queries, pick_device, run
 from m2vaal_nb.models import Encoder, SIZES
 from m2vaal_nb.samplers import *
