@@ -64,5 +64,5 @@ def test_imports_only_what_is_required(module):
     names = [o.module if isinstance(o, ast.ImportFrom) else a.name
              for o in tree if isinstance(o, ast.Import) or isinstance(o, ast.ImportFrom) and not o.level
              for a in o.names]
-    allowed = {'m2vaal_nb', *sys.stdlib_module_names, *cfg['requirements'].replace('scikit-learn', 'sklearn').split()}
+    allowed = {'m2vaal_nb', *sys.stdlib_module_names, *cfg['requirements'].replace('scikit-learn', 'sklearn').replace('pillow', 'PIL').split()}
     assert {o.split('.')[0] for o in names} <= allowed
