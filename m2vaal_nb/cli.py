@@ -136,7 +136,7 @@ def m2vaal_query(
     label_studio:str=None, # The same as tasks for Label Studio (JSON), and its labelling interface beside it (.xml)
     classes:str=None, # Names of all classes, comma-separated; by default those of the labels
     size:str=None, # Pixels a side that images are shrunk to; by default as the first image, at most 64
-    steps:str=None, # Training steps; by default 400
+    steps:str=None, # Training steps; by default 200, 400 above 500 labels
     seed:str='0', # A whole number
     url:str='/data/local-files/?d=', # Stands before an image's path in Label Studio's tasks
     device:str='auto', # auto, cpu or cuda
