@@ -1,5 +1,5 @@
 "m2vaal_query: what a labeller gives and gets, and what is wrong with it said in one sentence."
-import json, sys
+import json, os, sys
 from xml.etree import ElementTree
 import numpy as np, pandas as pd, pytest
 from PIL import Image
@@ -210,4 +210,4 @@ def test_a_failed_write_leaves_what_was_there(photos, monkeypatch, capsys):
     monkeypatch.setattr(data.os, 'replace', full)
     with pytest.raises(SystemExit): query('photos', '--labels', 'labels.csv', '--budget', '2', '--steps', '1')
     assert 'No space left on device. Files are written whole or not at all' in capsys.readouterr().err
-    assert open('next.csv').read() == 'image,label\n' and not [f for f in __import__('os').listdir() if f.endswith('.part')]
+    assert open('next.csv').read() == 'image,label\n' and not [f for f in os.listdir() if f.endswith('.part')]
