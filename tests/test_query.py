@@ -1,0 +1,213 @@
+"m2vaal_query: what a labeller gives and gets, and what is wrong with it said in one sentence."
+import json, os, sys
+from xml.etree import ElementTree
+import numpy as np, pandas as pd, pytest
+from PIL import Image
+from m2vaal_nb.cli import m2vaal_query
+from m2vaal_nb.data import load_dataset
+from m2vaal_nb.query import *
+
+CLASSES = ['cat', 'dog', 'hen & co']
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    "Thirty small images of three shades, the first nine labelled in a CSV; everything in the working folder."
+    monkeypatch.chdir(tmp_path)
+    g = np.random.default_rng(0)
+    (tmp_path/'photos/new ones').mkdir(parents=True)
+    names = [f'{"new ones/" if i >= 20 else ""}{i:02} #.png' for i in range(30)]
+    for i,name in enumerate(names): Image.fromarray((80*(i % 3) + g.integers(40, size=(8, 8))).astype(np.uint8)).save(tmp_path/'photos'/name)
+    pd.DataFrame(dict(image=names, label=[CLASSES[i % 3] if i < 9 else None for i in range(30)])).to_csv('labels.csv', index=False)
+    return names
+
+def query(*args):
+    "What the command answers to these words."
+    sys.argv, before = ['m2vaal_query', *args], sys.argv
+    try: m2vaal_query()
+    finally: sys.argv = before
+
+def test_a_query_and_its_labels_given_back(photos, capsys):
+    query('photos', '--labels', 'labels.csv', '--budget', '5', '--steps', '2', '--label-studio', 'tasks.json')
+    out, err = capsys.readouterr()
+    assert not err and out.splitlines()[0] == '30 images, 9 of them labelled, 3 classes; seen in grey, at 8 × 8 pixels.'
+    assert 'next.csv: the 5 images to label next, best first.' in out and 'on the 9 labels at hand' in out and 'more labels help' in out
+    first = pd.read_csv('next.csv')
+    assert list(first) == ['image', 'label', 'predicted', 'probability', 'score'] and first.score.is_monotonic_decreasing
+    assert set(first.image) <= set(photos[9:]) and set(first.predicted) <= set(CLASSES) and first.probability.between(1/3, 1).all() and first.label.isna().all()
+    first.assign(label=['dog', 'cat', None, None, None]).to_csv('next.csv', index=False)
+    tasks = json.loads(open('tasks.json').read())
+    def done(t, choice, cancelled=False): return dict(t, annotations=[dict(was_cancelled=cancelled, result=[dict(t['predictions'][0]['result'][0], value=dict(choices=[choice]))])])
+    open('export.json', 'w').write(json.dumps([done(tasks[2], 'hen & co'), done(tasks[3], 'cat', cancelled=True), dict(tasks[4], annotations=[])]))
+    query('photos', '--labels', 'labels.csv,next.csv,export.json', '--budget', '18', '--steps', '2', '--out', 'then.csv')
+    assert capsys.readouterr().out.startswith('30 images, 12 of them labelled')
+    assert set(pd.read_csv('then.csv').image) == set(photos[9:]) - set(first.image[:3])
+
+def test_nothing_labelled(photos, capsys):
+    query('photos', '--budget', '4', '--label-studio', 'tasks.json', '--classes', ','.join(CLASSES))
+    assert '4 images to label next, at random, because nothing is labelled yet' in capsys.readouterr().out
+    first = pd.read_csv('next.csv')
+    assert len(set(first.image)) == 4 and first.predicted.isna().all()
+    assert [t['predictions'] for t in json.loads(open('tasks.json').read())] == [[]]*4
+    assert [c.get('value') for c in ElementTree.parse('tasks.xml').iter('Choice')] == CLASSES
+    query('photos', '--budget', '4', '--seed', '1', '--out', 'other.csv')
+    assert set(pd.read_csv('other.csv').image) != set(first.image)
+
+@pytest.mark.parametrize('method', ['random', 'margin', 'vaal', 'algorithm_2'])
+def test_any_method(photos, capsys, method):
+    query('photos', '--labels', 'labels.csv', '--budget', '21', '--steps', '1', '--method', method)
+    got = pd.read_csv('next.csv')
+    assert set(got.image) == set(photos[9:]) and got.predicted.notna().all() and got.score.notna().all() == (method in ('margin', 'vaal'))
+
+def test_same_request_same_answer(photos, capsys):
+    for out in 'a.csv', 'b.csv': query('photos', '--labels', 'labels.csv', '--budget', '5', '--steps', '3', '--out', out)
+    assert open('a.csv').read() == open('b.csv').read()
+
+def test_folders_are_classes(photos, capsys, tmp_path):
+    for c in CLASSES[:2]: (tmp_path/'photos'/c).mkdir()
+    for i,name in enumerate(photos[:8]): (tmp_path/'photos'/name).rename(tmp_path/'photos'/CLASSES[i % 2]/name)
+    query('photos', '--labels', 'folders', '--classes', 'cat,dog', '--budget', '2', '--steps', '1')
+    assert '30 images, 8 of them labelled, 2 classes' in capsys.readouterr().out
+
+def test_colour_other_sizes_and_hidden_files(photos, capsys, tmp_path):
+    Image.new('RGBA', (9, 30)).save('photos/zz.png')
+    Image.new('P', (40, 12)).save('photos/zz.gif')
+    Image.new('RGB', (12, 12)).save('photos/50.JPG')
+    for junk in '.hidden.png', '._zz.png': (tmp_path/'photos'/junk).write_bytes(b'junk')
+    query('photos', '--labels', 'labels.csv', '--budget', '24', '--steps', '1', '--size', '10')
+    assert '33 images, 9 of them labelled, 3 classes; seen in colour, at 10 × 10 pixels' in capsys.readouterr().out
+
+def test_label_studio_serves_the_names_it_was_given(photos):
+    from urllib.parse import parse_qs, urlsplit
+    task, = label_studio_tasks(pd.DataFrame(dict(image=[photos[-1]], predicted=['cat'], probability=[.5])), 'margin', '/data/local-files/?d=photos/')
+    assert parse_qs(urlsplit(task['data']['image']).query) == dict(d=['photos/' + photos[-1]])
+    task['data'].pop('path')
+    task['annotations'] = [dict(result=task['predictions'][0]['result'])]
+    open('export.json', 'w').write(json.dumps([task]))
+    assert label_studio_labels('export.json') == {'photos/' + photos[-1]: 'cat'}
+
+def check_task(task, classes):
+    "The keys that https://labelstud.io/guide/predictions asks for."
+    assert set(task) <= {'data', 'predictions'} and isinstance(task['data']['image'], str)
+    for p in task['predictions']:
+        assert isinstance(p['model_version'], str) and 0 <= p['score'] <= 1
+        r, = p['result']
+        assert set(r) == {'id', 'from_name', 'to_name', 'type', 'value'} and isinstance(r['id'], str)
+        assert (r['from_name'], r['to_name'], r['type']) == ('label', 'image', 'choices') and len(r['value']['choices']) == 1 and r['value']['choices'][0] in classes
+
+def test_label_studio_format(photos, capsys):
+    query('photos', '--labels', 'labels.csv', '--budget', '5', '--steps', '1', '--label-studio', 'tasks.json')
+    tasks, config = json.loads(open('tasks.json').read()), ElementTree.parse('tasks.xml').getroot()
+    for t in tasks: check_task(t, CLASSES)
+    assert [t['data']['path'] for t in tasks] == list(pd.read_csv('next.csv').image) and all(t['predictions'] for t in tasks)
+    image, label = config
+    assert (image.tag, image.get('name'), image.get('value')) == ('Image', 'image', '$image')
+    assert (label.tag, label.get('name'), label.get('toName')) == ('Choices', 'label', 'image') and [c.get('value') for c in label] == CLASSES
+
+def test_label_studio_says_so_too(photos, capsys):
+    "Label Studio's own checks, where its SDK is installed."
+    LabelInterface = pytest.importorskip('label_studio_sdk.label_interface').LabelInterface
+    for labels in (['--labels', 'labels.csv'], ['--classes', ','.join(CLASSES)]):
+        query('photos', *labels, '--budget', '5', '--steps', '1', '--label-studio', 'tasks.json')
+        interface = LabelInterface(open('tasks.xml').read())
+        interface.validate()
+        for t in json.loads(open('tasks.json').read()):
+            assert interface.validate_task(dict(data=t['data'])) # given predictions too, the SDK calls itself wrongly
+            for p in t['predictions']: assert interface.validate_prediction(p) and not interface.validate_prediction(p, return_errors=True)
+            for p in t['predictions']: assert not interface.validate_prediction({**p, 'result': [{**p['result'][0], 'value': dict(choices=['cow'])}]})
+
+def test_real_images_from_an_empty_folder(tmp_path, monkeypatch, capsys):
+    "300 PNG files of Fashion-MNIST, 30 labelled: made short. At full length it was timed by hand."
+    monkeypatch.chdir(tmp_path)
+    whole, folder = load_dataset(), tmp_path/'images'
+    folder.mkdir()
+    for i,x in enumerate(whole.x[:300]): Image.fromarray(x[0].numpy()).save(folder/f'{i:03}.png')
+    truth = {f'{i:03}.png': whole.classes[y] for i,y in enumerate(whole.y[:300])}
+    pd.DataFrame(dict(image=truth.keys(), label=[c if i < 30 else None for i,c in enumerate(truth.values())])).to_csv('labels.csv', index=False)
+    query('images', '--labels', 'labels.csv', '--method', 'm2_vaal_no_adv', '--label-studio', 'tasks.json', '--size', '8', '--steps', '10')
+    first = pd.read_csv('next.csv')
+    assert len(set(first.image)) == 20 and not set(first.image) & set(list(truth)[:30])
+    first.assign(label=first.image.map(truth)).to_csv('next.csv', index=False)
+    query('images', '--labels', 'labels.csv,next.csv', '--size', '8', '--steps', '10', '--out', 'then.csv')
+    assert '300 images, 50 of them labelled, 10 classes' in capsys.readouterr().out
+    assert not set(pd.read_csv('then.csv').image) & set(first.image)
+
+def test_a_pool_in_a_file_is_not_read_whole(tmp_path, monkeypatch):
+    "Larger than what may be in memory at once: what `view_pool` is given at a time is limited."
+    import m2vaal_nb.query as q
+    x = np.lib.format.open_memmap(tmp_path/'x.npy', 'w+', np.uint8, (10_000, 1, 4, 4))
+    x[:] = np.random.default_rng(0).integers(256, size=x.shape)
+    y, seen, view_pool = np.full(len(x), -1), [], q.view_pool
+    y[:6] = [0, 1]*3
+    def watched(nets, learner, pool, *rest):
+        seen.append(len(pool.unlabelled))
+        return view_pool(nets, learner, pool, *rest)
+    monkeypatch.setattr(q, 'view_pool', watched)
+    pool = known_pool(np.load(tmp_path/'x.npy', mmap_mode='r'), y, ('a', 'b'))
+    assert len(set(next_images(pool, 50, steps=1).id)) == 50
+    assert sum(seen) == len(x)-6 and max(seen) <= 4096
+
+# --- what is wrong ---
+def spoil(name, raw): open(name, 'wb').write(raw)
+
+WRONG = { # what is wrong: (what is done to the files before, the words, what the sentence says)
+    'no such folder': (None, ['fotos'], 'no folder fotos'),
+    'a file, not a folder': (None, ['labels.csv'], 'no folder labels.csv'),
+    'a folder without images': (None, ['empty'], 'holds no images'),
+    'no such labels': (None, ['photos', '--labels', 'label.csv'], 'no file label.csv'),
+    'other columns': (lambda: spoil('l.csv', b'file,class\n'), ['photos', '--labels', 'l.csv'], 'lacks the columns image and label'),
+    'semicolons': (lambda: spoil('l.csv', b'image;label\n00 #.png;cat\n'), ['photos', '--labels', 'l.csv'], 'with a comma between'),
+    'a spreadsheet, not a CSV': (lambda: spoil('l.csv', b'PK\x03\x04\xff\xfe\x00'), ['photos', '--labels', 'l.csv'], 'not a CSV in UTF-8'),
+    'an image twice': (lambda: spoil('l.csv', b'image,label\na,cat\na,\n'), ['photos', '--labels', 'l.csv'], 'names a more than once'),
+    'an image that is not there': (lambda: spoil('l.csv', b'image,label\nx.png,cat\n'), ['photos', '--labels', 'l.csv'], 'label for x.png, but no such image'),
+    'a class that is not named': (None, ['photos', '--labels', 'labels.csv', '--classes', 'cat,dog'], "label 'hen & co'"),
+    'one class': (lambda: spoil('l.csv', b'image,label\n00 #.png,cat\n'), ['photos', '--labels', 'l.csv'], 'at least two different ones'),
+    'a class twice': (None, ['photos', '--classes', 'cat,cat'], 'at least two different ones'),
+    'files that disagree': (lambda: spoil('l.csv', b'image,label\n00 #.png,dog\n'), ['photos', '--labels', 'labels.csv,l.csv'], "but a file before it says 'cat'"),
+    'JSON that is none': (lambda: spoil('l.json', b'{'), ['photos', '--labels', 'l.json'], 'not a JSON export of Label Studio'),
+    'JSON of something else': (lambda: spoil('l.json', b'{"a": 1}'), ['photos', '--labels', 'l.json'], 'not a JSON export of Label Studio'),
+    'JSON-MIN': (lambda: spoil('l.json', b'[{"image": "a", "label": "cat"}]'), ['photos', '--labels', 'l.json'], 'not a JSON export of Label Studio'),
+    'annotations of another kind': (lambda: spoil('l.json', b'[{"data": {"image": "a"}, "annotations": [{"result": "cat"}]}]'), ['photos', '--labels', 'l.json'], 'not a JSON export of Label Studio'),
+    'no budget': (None, ['photos', '--budget', '0'], 'The budget is 0'),
+    'a budget above the images': (None, ['photos', '--labels', 'labels.csv', '--budget', '22'], 'from 1 to the 21'),
+    'a budget in words': (None, ['photos', '--budget', 'all'], "'all' is not a whole number"),
+    'an unknown method': (None, ['photos', '--method', 'best'], "Unknown method 'best'"),
+    'a size too small': (None, ['photos', '--size', '3'], 'at least 4 pixels'),
+    'no size': (None, ['photos', '--size', '0'], 'at least 4 pixels'),
+    'no steps': (None, ['photos', '--steps', '0'], '`steps` is 0'),
+    'a negative seed': (None, ['photos', '--seed', '-1'], 'Seeds must be integers'),
+    'an unknown device': (None, ['photos', '--device', 'tpu'], 'choose one of auto, cpu, cuda'),
+    'a damaged image': (lambda: spoil('photos/29.png', b'\x89PNG\r\n\x1a\n'), ['photos'], '29.png could not be read as an image'),
+    'a folder to write to': (None, ['photos', '--out', 'empty'], 'empty is a folder'),
+    'a folder that cannot be': (None, ['photos', '--out', 'labels.csv/x.csv'], 'Cannot write to labels.csv'),
+    'labels to be overwritten': (None, ['photos', '--labels', 'labels.csv', '--out', 'labels.csv'], 'labels.csv holds labels, which would be lost'),
+    'one file for two': (None, ['photos', '--out', 'x.json', '--label-studio', 'x.json'], 'name two files'),
+    'an interface over another file': (None, ['photos', '--out', 'x.json', '--label-studio', 'x.xml'], 'name two files'),
+    'everything labelled': (lambda: pd.DataFrame(dict(image=image_paths('photos'), label=['cat', 'dog']*15)).to_csv('l.csv', index=False), ['photos', '--labels', 'l.csv', '--budget', '1'], 'nothing to choose'),
+}
+
+@pytest.mark.parametrize('what', WRONG)
+def test_what_is_wrong_costs_one_sentence(what, photos, capsys, tmp_path):
+    before, words, says = WRONG[what]
+    (tmp_path/'empty').mkdir()
+    if before: before()
+    def files(): return {str(f): f.read_bytes() for f in tmp_path.rglob('*') if f.is_file()}
+    there = files()
+    with pytest.raises(SystemExit) as stop: query(*words)
+    out, err = capsys.readouterr()
+    assert stop.value.code == 1 and not out and err.count('\n') == 1 and says in err and err.startswith('m2vaal_query: ')
+    assert files() == there
+
+@pytest.mark.parametrize('x,y,says', [
+    (np.zeros((3, 8, 8), np.uint8), None, 'uint8 of shape'), (np.zeros((3, 1, 8, 8)), None, 'must be uint8'), (np.zeros((3, 1, 8, 8), np.uint8), [0, 1], '3 integers'),
+    (np.zeros((3, 1, 8, 8), np.uint8), [0., 1., -1.], '3 integers'), (np.zeros((3, 1, 8, 8), np.uint8), [0, 1, 2], 'between 0 and 1')])
+def test_arrays_that_are_no_pool(x, y, says):
+    with pytest.raises(ValueError, match=says): known_pool(x, y, ('a', 'b'))
+
+def test_a_failed_write_leaves_what_was_there(photos, monkeypatch, capsys):
+    import m2vaal_nb.data as data
+    spoil('next.csv', b'image,label\n')
+    def full(*_): raise OSError(28, 'No space left on device', 'next.csv')
+    monkeypatch.setattr(data.os, 'replace', full)
+    with pytest.raises(SystemExit): query('photos', '--labels', 'labels.csv', '--budget', '2', '--steps', '1')
+    assert 'No space left on device. Files are written whole or not at all' in capsys.readouterr().err
+    assert open('next.csv').read() == 'image,label\n' and not [f for f in os.listdir() if f.endswith('.part')]
