@@ -9,7 +9,7 @@ __all__ = ['one_sentence_errors', 'parse_list', 'parse_int', 'm2vaal_run', 'm2va
 # %% ../nbs/99_shell.ipynb #1bbf65c2
 import argparse, sys, warnings
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
 
@@ -50,17 +50,21 @@ def m2vaal_run(
     out:str='out', # Logs go to OUT/NAME/METHOD-SEED.jsonl
     device:str='auto', # auto, cpu or cuda
     workers:str='auto', # Processes at the same time; auto is one for each core, or lockstep on a GPU
+    tensorboard:str=None, # Event files for TensorBoard go to TENSORBOARD/NAME
 ):
     "Run an experiment, or go on with it. A run that was stopped goes on from its log."
     with one_sentence_errors('m2vaal_run'):
         changes = {k: parse_int(v, f'--{k}') for k,v in dict(rounds=rounds, steps=steps).items() if v is not None}
         workers = workers if workers in ('auto', 'lockstep') else parse_int(workers, '--workers')
         seeds = [parse_int(s, 'Seeds') for s in parse_list(seeds)]
-        from m2vaal_nb.experiments import plan, run_grid, settings
+        from m2vaal_nb.experiments import dataset, plan, run_grid, settings
+        from m2vaal_nb.watch import Watch, watch_logs
         grids = {n: plan(n, None if methods is None else parse_list(methods), seeds, **changes) for n in settings(name)}
         for i,(setting,jobs) in enumerate(grids.items()):
             if len(grids) > 1: print(f'{setting} ({i+1} of {len(grids)})', flush=True)
-            run_grid(jobs, Path(out)/setting, device, lambda s: print(s, flush=True), workers=workers)
+            with Watch(Path(tensorboard)/setting, dataset(jobs[0][0].dataset)) if tensorboard else nullcontext() as watch:
+                if watch: watch_logs(Path(out)/setting, watch)       # what is there already
+                run_grid(jobs, Path(out)/setting, device, lambda s: print(s, flush=True), workers=workers, watch=watch)
         print(f'Logs: {Path(out)/name}. Table and figure: m2vaal_figures --results {out}')
 
 # %% ../nbs/99_shell.ipynb #886a8589

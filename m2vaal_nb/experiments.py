@@ -166,6 +166,7 @@ def run_grid(
     say=print, # Is told of every round
     data:Dataset|None=None, # Fetched by default
     workers:str|int=1, # Processes; 'auto' is one for each core, or lockstep on a GPU; 'lockstep' is one process that trains all runs together
+    watch=None, # Is given every new line of a log
 )->Path: # The folder
     "Do what is left to do of an experiment. In one process, runs of one learner and seed share their round 0."
     dev, folder = str(pick_device(device)), Path(folder)
@@ -179,7 +180,9 @@ def run_grid(
     if many == 0: lines = run_in_lockstep(todo, folder, dev, data)
     elif min(many, len(todo)) > 1: lines = run_on_workers(todo, folder, many, dev, data, say)
     else: lines = (line for p,m,s in todo for line in run(p, m, s, folder, dev, sets[p.dataset], shared))
-    for line in lines: tell(line)
+    for line in lines:
+        tell(line)
+        if watch: watch(line)
     return folder
 
 # %% ../nbs/05_experiments.ipynb #fd8471e6
