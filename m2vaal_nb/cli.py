@@ -42,7 +42,7 @@ def parse_int(text:str, what:str)->int:
 # %% ../nbs/99_shell.ipynb #fe100147
 @call_parse
 def m2vaal_run(
-    name:str, # Experiment: fig2a, fig2b, fig4, fig4_large, mnist, mnist_balanced, tuning, tuning_alpha, stability, sensitivity or demo
+    name:str, # Experiment: fig2a, fig2b, fig4, fig4_large, mnist, mnist_balanced, tuning, tuning_alpha, stability, longer, sensitivity or demo
     methods:str=None, # Comma-separated slugs, such as random,vaal; by default those of the figure
     seeds:str='0', # Comma-separated whole numbers
     rounds:str=None, # Stop after so many queries; by default where the paper stops
@@ -163,7 +163,7 @@ def m2vaal_query(
     images:str, # A folder of images; subfolders are searched too
     labels:str=None, # What is labelled: a CSV with the columns image and label, a JSON export of Label Studio, the word folders for the names of subfolders, or several, comma-separated
     budget:str='20', # How many images to choose
-    method:str='m2_vaal_no_adv', # How to choose them: m2_vaal_no_adv, margin, random, entropy, vaal, ...
+    method:str='margin', # How to choose them: margin, random, m2_vaal_no_adv, entropy, vaal, ...
     out:str='next.csv', # The choice, best first, with an empty column label to fill in and give back
     label_studio:str=None, # The same as tasks for Label Studio (JSON), and its labelling interface beside it (.xml)
     classes:str=None, # Names of all classes, comma-separated; by default those of the labels

@@ -197,7 +197,7 @@ def query_protocol(
 def next_images(
     pool:Pool, # Of `known_pool`
     budget:int, # Images to choose, 1 to those without a label
-    method:str='m2_vaal_no_adv', # One of `METHODS`
+    method:str='margin', # One of `METHODS`
     seed:int=0, # Of training and ties
     **changes, # Fields of `Protocol`, such as steps=800
 )->pd.DataFrame: # `id`, `predicted`, `probability`, `score`, best first; empty where there is nothing to predict from, and the score where a strategy has none
@@ -216,7 +216,7 @@ def next_images(
 # %% ../nbs/20_query.ipynb #97109fe0
 def cross_validate(
     pool:Pool, # Of `known_pool`
-    method:str='m2_vaal_no_adv', # One of `METHODS`
+    method:str='margin', # One of `METHODS`
     folds:int=3, # 2 to half of the labels
     seed:int=0, # Of folds and training
     **changes, # Fields of `Protocol`
@@ -285,7 +285,7 @@ def query_folder(
     images:str|Path, # A folder of images
     labels=(), # See `read_labels`
     budget:int=20, # Images to choose
-    method:str='m2_vaal_no_adv', # One of `METHODS`
+    method:str='margin', # One of `METHODS`
     out:str|Path='next.csv', # The choice, with an empty column `label` to be filled in
     label_studio:str|Path|None=None, # The same as JSON for Label Studio, and beside it its labelling interface (.xml)
     classes=(), # Class names; by default those of the labels

@@ -8,17 +8,22 @@ from traitlets.config import Config
 CONFIG = Config(TagRemovePreprocessor=dict(enabled=True, remove_input_tags=['echo']),
                 NbConvertBase=dict(display_data_priority=['text/markdown', 'image/png', 'text/html', 'text/plain']))
 
+def from_root(text, nbs):
+    "Links as seen from the README."
+    def to_root(m):
+        path = (nbs/m[1]).resolve()
+        return f']({path.relative_to(nbs.parent).as_posix()}' if path.exists() else m[0]
+    return re.sub(r'\]\(([^)\s#:]+)', to_root, text)
+
 def prepare(cell, nbs):
     "Quarto's directives as tags that nbconvert knows, links as seen from the README; returns the figure's alt text."
     said = dict(re.findall(r'^#\|\s*([\w-]+):?[ \t]*(.*)\n?', cell.source, flags=re.M))
     if cell.cell_type == 'code':
         cell.metadata.tags = ['echo'] if said.get('echo') == 'false' else []
         cell.source = re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M)
-    else:
-        def to_root(m):
-            path = (nbs/m[1]).resolve()
-            return f']({path.relative_to(nbs.parent).as_posix()}' if path.exists() else m[0]
-        cell.source = re.sub(r'\]\(([^)\s#:]+)', to_root, re.sub(r'^:::.*\n?', '', cell.source, flags=re.M))
+        for o in cell.outputs:
+            if text := o.get('data', {}).get('text/markdown'): o.data['text/markdown'] = from_root(text, nbs)
+    else: cell.source = from_root(re.sub(r'^:::.*\n?', '', cell.source, flags=re.M), nbs)
     return said.get('fig-alt', 'figure').strip('"')
 
 def readme(nb_path):
