@@ -11,6 +11,7 @@ ini.read(ROOT/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
 EXTRAS = {k.removesuffix('_requirements'): v.split() for k,v in cfg.items() if k.endswith('_requirements')}
 IMPORTED_AS = {'scikit-learn': 'sklearn', 'pillow': 'PIL', 'scikit-activeml': 'skactiveml', 'modAL-python': 'modAL'}
+OPTIONAL = {IMPORTED_AS.get(n, n) for e,v in EXTRAS.items() if e != 'dev' for n in (Requirement(o).name for o in v)}
 MODULES = sorted(o.stem for o in (ROOT/'m2vaal_nb').glob('*.py') if o.stem[0] != '_')
 
 @pytest.fixture(scope='module')
@@ -56,8 +57,7 @@ def test_commands_start_without_torch(installed, script):
 def test_imports_away_from_the_checkout(installed):
     "And without the extras."
     code = '\n'.join(f'import m2vaal_nb.{o}' for o in MODULES)
-    away = {'nbdev'} | {IMPORTED_AS.get(o, o) for e,v in EXTRAS.items() if e != 'dev' for o in v}
-    where = sh('python', '-c', f'import sys\nfor o in {away}: sys.modules[o] = None\n{code}\nprint(m2vaal_nb.__file__)', cwd=installed, PYTHONPATH=str(installed))
+    where = sh('python', '-c', f'import sys\nfor o in {OPTIONAL | {"nbdev"}}: sys.modules[o] = None\n{code}\nprint(m2vaal_nb.__file__)', cwd=installed, PYTHONPATH=str(installed))
     assert where.strip() == str(installed/'m2vaal_nb/__init__.py')
 
 def test_version_is_that_of_settings():
@@ -71,6 +71,5 @@ def test_imports_only_what_is_required(module):
     names = [o.module if isinstance(o, ast.ImportFrom) else a.name
              for o in tree if isinstance(o, ast.Import) or isinstance(o, ast.ImportFrom) and not o.level
              for a in o.names]
-    optional = [o for e,v in EXTRAS.items() if e != 'dev' for o in v]
-    allowed = {'m2vaal_nb', *sys.stdlib_module_names, *(IMPORTED_AS.get(o, o) for o in cfg['requirements'].split() + optional)}
+    allowed = {'m2vaal_nb', *sys.stdlib_module_names, *(IMPORTED_AS.get(o, o) for o in cfg['requirements'].split()), *OPTIONAL}
     assert {o.split('.')[0] for o in names} <= allowed
