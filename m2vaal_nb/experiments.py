@@ -206,7 +206,7 @@ def read_sweep(
     folder:str|Path, # Of folders of logs
 )->pd.DataFrame: # As of `read_results`, with the name of the folder as `setting`
     "All settings of a sweep as one table."
-    found = {d.name: read_results(d) for d in sorted(Path(folder).glob('*/'))}
+    found = {d.name: read_results(d) for d in sorted(Path(folder).glob('*/')) if any(d.glob('*.jsonl'))}
     if not found: raise ValueError(f"{folder} holds no folders of logs: run the sweep first, or name the folder that has them.")
     return pd.concat(found, names=['setting']).reset_index('setting').reset_index(drop=True)
 

@@ -30,6 +30,7 @@ def figures(
     for name,r in runs.items(): yield name, plot_curves(r, name), accuracy_table(r)
     for name,r in runs.items():
         if r.d_auc.notna().any(): yield f'{name}_discriminator', plot_discriminator(r), None
+        if not r.queried.map(len).any(): continue        # random labels, and that is all
         yield f'{name}_wrong', plot_wrong(r), None
         yield f'{name}_classes', plot_classes(r, dataset(r.protocol[0]['dataset']).classes), None
     if 'tuning' in sweeps: yield 'tuning', plot_tuning(val := validation_accuracy(sweeps['tuning'])), val.T.groupby('n_labelled').mean().T.round(1)

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from .experiments import METHODS, STYLE, rewind
+from .experiments import LINEUPS, METHODS, STYLE, rewind, settings
 from .loop import LEARNERS, draw, fresh_nets, one_thread, phase_loss, read_log, train
 from .losses import TERMS, elbo_terms
 from .statistics import areas
@@ -139,7 +139,8 @@ def sensitivity_map(
 )->pd.DataFrame: # A row a setting, a column a method: points of area above random, mean over seeds
     "How far each method is from random picks: those of the setting, or of `base` where the setting changes nothing for a plain classifier."
     of = {s: areas(runs) for s,runs in sweep.groupby('setting')}
-    ahead = pd.DataFrame({s: 100*a.drop(columns='random', errors='ignore').sub(a.get('random', of['base']['random']), axis=0).mean() for s,a in of.items()}).T
+    def random(s): return of[s].get('random', np.nan) if 'random' in LINEUPS[f'sensitivity/{s}'] else of['base']['random']
+    ahead = pd.DataFrame({s: 100*a.drop(columns='random', errors='ignore').sub(random(s), axis=0).mean() for s,a in of.items()}).T
     return ahead[[m for m in METHODS if m in ahead]].sort_index(key=lambda s: s.where(s != 'base', ''))
 
 def plot_sensitivity(
