@@ -5,7 +5,7 @@ READY  := .venv/.installed
 NBS    ?= $(filter-out nbs/index.ipynb,$(sort $(wildcard nbs/*.ipynb nbs/*/*.ipynb))) nbs/index.ipynb
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lab lab site notebooks readme clean need-quarto need-chromium
+.PHONY: help demo test test-lab test-cluster lab site notebooks readme clean need-quarto need-chromium
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-11s%s\n", $$1, $$2}' Makefile
@@ -20,6 +20,9 @@ test: $(READY) ## run every notebook, then the tests
 
 test-lab: need-chromium $(READY) ## run every notebook in JupyterLab in a browser; screenshots in out/lab/
 	$(BIN)/pytest -q -m lab --durations=0 tests/test_lab.py tests/test_label_lab.py
+
+test-cluster: $(READY) ## run grids on a local Ray, with workers killed
+	$(BIN)/pytest -q -m cluster --durations=0 tests/test_cluster.py
 
 need-chromium:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { echo 'JupyterLab is tested in Chromium, which is not on the PATH: on Debian,  apt-get install chromium chromium-driver  brings it.' >&2; exit 1; }

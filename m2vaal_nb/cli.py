@@ -49,13 +49,13 @@ def m2vaal_run(
     steps:str=None, # Training steps in a round; by default the experiment's
     out:str='out', # Logs go to OUT/NAME/METHOD-SEED.jsonl
     device:str='auto', # auto, cpu or cuda
-    workers:str='auto', # Processes at the same time; auto is one for each core, or lockstep on a GPU
+    workers:str='auto', # Processes at the same time; auto is one for each core, or lockstep on a GPU; ray or ray://HOST:PORT is a cluster
     tensorboard:str=None, # Event files for TensorBoard go to TENSORBOARD/NAME
 ):
     "Run an experiment, or go on with it. A run that was stopped goes on from its log."
     with one_sentence_errors('m2vaal_run'):
         changes = {k: parse_int(v, f'--{k}') for k,v in dict(rounds=rounds, steps=steps).items() if v is not None}
-        workers = workers if workers in ('auto', 'lockstep') else parse_int(workers, '--workers')
+        workers = workers if workers in ('auto', 'lockstep') or workers.partition(':')[0] == 'ray' else parse_int(workers, '--workers')
         seeds = [parse_int(s, 'Seeds') for s in parse_list(seeds)]
         from m2vaal_nb.experiments import dataset, plan, run_grid, settings
         from m2vaal_nb.watch import Watch, watch_logs

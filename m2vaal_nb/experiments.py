@@ -166,19 +166,23 @@ def run_grid(
     device:str='auto', # 'auto', 'cpu' or 'cuda'
     say=print, # Is told of every round
     data:Dataset|None=None, # Fetched by default
-    workers:str|int=1, # Processes; 'auto' is one for each core, or lockstep on a GPU; 'lockstep' is one process that trains all runs together
+    workers:str|int=1, # Processes; 'auto' is one for each core, or lockstep on a GPU; 'lockstep' is one process that trains all runs together; 'ray' or 'ray://HOST:PORT' is a cluster
     watch=None, # Is given every new line of a log
 )->Path: # The folder
     "Do what is left to do of an experiment. In one process, runs of one learner and seed share their round 0."
-    dev, folder = str(pick_device(device)), Path(folder)
-    many = n_workers(workers, jobs, device)
+    on_ray = isinstance(workers, str) and workers.partition(':')[0] == 'ray'
+    dev, folder = device if on_ray else str(pick_device(device)), Path(folder)
+    many = n_cores() if on_ray else n_workers(workers, jobs, device)
     sets = {p.dataset: data or dataset(p.dataset) for p,*_ in jobs}
     def done(p, m, s): return len(stored_lines(folder/f'{m}-{s}.jsonl', p, m, s))
     there = {(m, s): done(p, m, s) for p,m,s in jobs}
     todo = sorted([(p, m, s) for p,m,s in jobs if there[m, s] <= n_queries(p)], key=lambda job: (-COST[job[0].learner], job[2]))
     check_folder(folder)
     tell, shared = Progress(jobs, there, say, max(1, min(many, len(todo)))), {}
-    if many == 0: lines = run_in_lockstep(todo, folder, dev, data)
+    if on_ray:
+        from m2vaal_nb.cluster import run_on_ray
+        lines = run_on_ray(todo, folder, None if workers == 'ray' else workers, dev, data, say)
+    elif many == 0: lines = run_in_lockstep(todo, folder, dev, data)
     elif min(many, len(todo)) > 1: lines = run_on_workers(todo, folder, many, dev, data, say)
     else: lines = (line for p,m,s in todo for line in run(p, m, s, folder, dev, sets[p.dataset], shared))
     for line in lines:
