@@ -147,7 +147,7 @@ def plot_sensitivity(
     ahead:pd.DataFrame, # Of `sensitivity_map`
 ): # The figure
     "The map, blue where random picks are beaten."
-    fig, ax = plt.subplots(figsize=(1.2*ahead.shape[1]+2.5, .36*len(ahead)+1.2))
+    fig, ax = plt.subplots(figsize=(1.2*ahead.shape[1]+2.5, .36*len(ahead)+2))
     most = ahead.abs().max(axis=None)
     shown = ax.imshow(ahead, cmap='RdBu', vmin=-most, vmax=most, aspect='auto')
     for (i, j), v in np.ndenumerate(ahead.to_numpy()):
