@@ -32,7 +32,7 @@ lab: $(READY) ## open the notebooks in JupyterLab
 
 notebooks: $(READY) ## export the package, rerun and save the notebooks; one: make notebooks NBS=nbs/00_data.ipynb
 	$(BIN)/nbdev_export
-	$(BIN)/jupyter-nbconvert --to notebook --execute --inplace --ExecutePreprocessor.store_widget_state=False $(NBS)
+	TQDM_DISABLE=1 $(BIN)/jupyter-nbconvert --to notebook --execute --inplace --ExecutePreprocessor.store_widget_state=False $(NBS)
 	$(BIN)/nbdev_clean
 
 readme: $(READY) ## write README.md from nbs/index.ipynb

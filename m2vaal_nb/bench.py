@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'medians', 'machine', 'plain_autoencode', 'plain_adversarial', 'plain_ranked', 'plain_discriminate',
-           'straightforward', 'Stepper', 'Kernels', 'kernels_alone', 'bench_steps', 'bench_reuse', 'bench_feeding',
-           'bench_scoring', 'memory', 'select_once', 'bench_selection', 'steps_per_second', 'bench_workers',
-           'bench_lockstep', 'bench', 'tables']
+           'straightforward', 'compiled', 'Stepper', 'Kernels', 'kernels_alone', 'bench_steps', 'bench_reuse',
+           'bench_feeding', 'bench_scoring', 'memory', 'select_once', 'bench_selection', 'steps_per_second',
+           'bench_workers', 'bench_lockstep', 'bench', 'tables']
 
-# %% ../nbs/06_speed.ipynb #f2d93125
-import json, multiprocessing, platform, time
+# %% ../nbs/06_speed.ipynb #6c9e29ac
+import json, multiprocessing, platform, shutil, time
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +76,10 @@ def straightforward(learner):
     "The learner with the straightforward version of each of its passes."
     return replace(learner, phases=tuple(replace(phase, forward=PLAIN[phase.forward]) for phase in learner.phases))
 
+def compiled(learner):
+    "The learner with each of its passes through `torch.compile`, which needs a C++ compiler."
+    return replace(learner, phases=tuple(replace(phase, forward=torch.compile(phase.forward)) for phase in learner.phases))
+
 # %% ../nbs/06_speed.ipynb #1768c0d9
 class Stepper:
     "A learner in the middle of its training on real images: calling it does one step."
@@ -128,13 +132,16 @@ def kernels_alone(
 def bench_steps(
     peak:float, # GFLOP/s of one thread
     repeats:int=20, # Of each
+    compile:bool=False, # Also through `torch.compile`, where there is a C++ compiler?
 )->dict: # Learner -> GFLOP, milliseconds and ratios
     "A training step of every learner, small preset, batches of 64 + 64."
     found = {}
     for name,learner in LEARNERS.items():
-        ours, plain = Stepper(learner), Stepper(learner, plain=True)
-        gflop, (t, t_plain) = ours.gflop(), medians(ours, plain, repeats=repeats, warm=2)
-        found[name] = dict(gflop=gflop, ms=1000*t, straightforward_ms=1000*t_plain, ratio=t/t_plain, kernels_ms=1000*kernels_alone(ours), floor_ms=1000*gflop/peak, of_peak=gflop/peak/t)
+        steps = [Stepper(learner), Stepper(learner, plain=True)] + ([Stepper(compiled(learner))] if compile and shutil.which('c++') else [])
+        gflop, (t, t_plain, *t_compiled) = steps[0].gflop(), [1000*t for t in medians(*steps, repeats=repeats, warm=3)]
+        floor = 1000*gflop/peak
+        found[name] = dict(gflop=gflop, ms=t, straightforward_ms=t_plain, ratio=t/t_plain, **{'compiled_ms': v for v in t_compiled}, kernels_ms=1000*kernels_alone(steps[0]),
+                           floor_ms=floor, of_peak=floor/t)
     return found
 
 # %% ../nbs/06_speed.ipynb #790d44fb
@@ -300,7 +307,7 @@ def bench(
     torch.set_num_threads(1)
     try:
         say('machine'); found = dict(machine=machine())
-        say('training steps'); found['steps'] = bench_steps(found['machine']['peak_gflop_s'], 10 if quick else 40)
+        say('training steps'); found['steps'] = bench_steps(found['machine']['peak_gflop_s'], 10 if quick else 40, compile=not quick)
         say('feeding'); found['feeding'] = bench_feeding(8 if quick else 30)
         say('scoring the pool'); found['scoring'] = bench_scoring(1 if quick else 3)
         say('selection'); found['selection'] = bench_selection((10_000, 100_000, 1_000_000) if quick else (10_000, 100_000, 1_000_000, 10_000_000))

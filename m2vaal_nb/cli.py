@@ -42,7 +42,7 @@ def parse_int(text:str, what:str)->int:
 # %% ../nbs/99_shell.ipynb #fe100147
 @call_parse
 def m2vaal_run(
-    name:str, # Experiment: fig2a, fig2b, fig4, fig4_large, mnist, mnist_balanced, tuning, tuning_alpha, stability, longer, sensitivity or demo
+    name:str, # Experiment: fig2a, fig2b, fig4, fig4_large, mnist, mnist_balanced, tuning, tuning_alpha, stability, longer, longer_2a, sensitivity or demo
     methods:str=None, # Comma-separated slugs, such as random,vaal; by default those of the figure
     seeds:str='0', # Comma-separated whole numbers
     rounds:str=None, # Stop after so many queries; by default where the paper stops
@@ -86,13 +86,14 @@ def m2vaal_figures(
 # %% ../nbs/99_shell.ipynb #6d349d2a
 @call_parse
 def m2vaal_probe(
-    results:str='results', # Holds fig2b's logs; fig3.csv, fig3.npz and gradients.csv go there
+    results:str='results', # Holds the logs of fig2b and fig4; fig3.csv, fig3.npz, gradients.csv and latents.csv go there
 ):
-    "Train some rounds of Figure 2b again, for their reconstructions and gradients."
+    "Train some rounds of Figures 2b and 4 again, for their reconstructions, gradients and latent spaces."
     with one_sentence_errors('m2vaal_probe'):
         if not Path(results).is_dir(): raise ValueError(f"There is no folder {results}.")
-        from m2vaal_nb import fig3, why
-        for module in (fig3, why): print(module.probe(results, lambda s: print(s, flush=True)))
+        from m2vaal_nb.fig3 import probe_fig3
+        from m2vaal_nb.why import probe_gradients, probe_latents
+        for probe in (probe_fig3, probe_gradients, probe_latents): print(probe(results, lambda s: print(s, flush=True)))
 
 # %% ../nbs/99_shell.ipynb #6d83e19f
 @call_parse

@@ -6,10 +6,10 @@
 __all__ = ['STREAMS', 'IDX_MD5', 'DEBIAN', 'SOURCES', 'DATASETS', 'rng', 'read_verified', 'find_idx', 'cache_dir', 'write_whole',
            'stage', 'from_torchvision', 'from_apt', 'reason', 'idx_root', 'Dataset', 'images_of', 'load_dataset',
            'show_images', 'split_ids', 'lookup', 'Pool', 'as_ids', 'check_labels', 'initial_ids', 'tie_ranks',
-           'check_budget', 'PoolView']
+           'check_budget', 'PoolView', 'progress']
 
-# %% ../nbs/00_data.ipynb #a26e439a
-import gzip, hashlib, os, subprocess, tempfile, zlib
+# %% ../nbs/00_data.ipynb #b69e14cd
+import gzip, hashlib, os, subprocess, tempfile, warnings, zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.imports import in_notebook
 from torch import Tensor
 
 # %% ../nbs/00_data.ipynb #b81271bd
@@ -332,3 +333,15 @@ class PoolView:
         some = budget - len(above)
         rows = np.concatenate([above, equal[np.argpartition(rank[equal], some-1)[:some]]])
         return self.ids[rows[np.lexsort((rank[rows], -score_N[rows]))]]
+
+# %% ../nbs/00_data.ipynb #fd84d976
+def progress(
+    items, # To go through
+    what:str, # In words, before the bar
+    total:int|None=None, # How many, where `items` has no length
+): # The same items
+    "A bar while they are gone through; `TQDM_DISABLE=1` in the environment leaves it out in notebooks."
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')     # without ipywidgets a notebook gets a bar of text
+        from tqdm.auto import tqdm
+    return tqdm(items, desc=what, total=total, leave=False, **({} if in_notebook() else dict(disable=None)))

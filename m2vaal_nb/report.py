@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .claims import CLAIMS, judge, read_all
+from .claims import judge, read_all
 from .experiments import accuracy_table, dataset, plot_curves, read_results, read_sweep
 from .fig3 import show_kept
 from .tuning import plot_tuning, validation_accuracy

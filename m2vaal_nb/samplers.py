@@ -125,7 +125,7 @@ class Cluster:
         for some in anchors.double().split(64): self._add(some)
     def _add(self, anchors):
         for b in blocks(len(self.rows)):
-            z = self.z[torch.from_numpy(self.rows[b])].double()
+            z = self.z.index_select(0, torch.from_numpy(self.rows[b])).double()
             self.sums[b] += torch.cdist(z, anchors, compute_mode='donot_use_mm_for_euclid_dist').sum(-1).numpy()
     def best(self, score_N:np.ndarray)->int: # A place in the cluster
         "Where the score is highest among rows not yet picked."

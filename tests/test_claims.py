@@ -19,19 +19,25 @@ def runs(accuracy, noise=.002, seeds=range(5), wrong=.3, classes=None, auc=.6, s
 
 PAPER = dict( # what the paper says
     fig2a=runs({'random': .82, 'm2_random': .83, 'vaal': .82, 'ta_vaal': .86, 'm2_vaal': .82, 'm2_vaal_no_adv': .82}, auc=.5),
-    fig2b=runs({'random': .26, 'm2_random': .27, 'margin': .30, 'entropy': .26, 'vaal': .29, 'ta_vaal': .29, 'm2_vaal': .26, 'm2_vaal_no_adv': .28},
+    fig2b=runs({'random': .26, 'm2_random': .27, 'margin': .30, 'entropy': .29, 'vaal': .29, 'ta_vaal': .29, 'm2_vaal': .26, 'm2_vaal_no_adv': .28},
                classes={'m2_vaal_no_adv': [41] + [1]*9}, noise=.0005),
-    fig4=runs({m: .7 for m in LINEUPS['fig4']}, wrong={'kingma_random': .3, 'algorithm_2': .66, 'algorithm_1': .4, 'kingma_entropy': .5, 'kingma_least_confidence': .5}),
+    fig4=runs({m: .7 for m in LINEUPS['fig4']}, wrong={'kingma_random': .3, 'algorithm_2': .66, 'algorithm_1': .4, 'kingma_entropy': .5, 'kingma_least_confidence': .5},
+              classes={'algorithm_1': [6, 4]*5, 'algorithm_2': [6, 4]*5, 'kingma_least_confidence': [23] + [3]*9}),
     mnist=runs({'random': .93, 'margin': .93, 'kingma_random': .96, 'kingma_entropy': .96, 'm2_random': .96, 'm2_vaal_no_adv': .96}),
+    fig4_large=runs({m: .7 for m in LINEUPS['fig4_large']}),
+    longer=runs({m: .96 for m in LINEUPS['longer/steps-6400']}).assign(setting='steps-6400'),
     fig3=pd.DataFrame([dict(seed=s, n_labelled=n, squared_error=e + .0001*s, test_acc=a + .001*s) for s in range(5) for n,e,a in ((500, .04, .26), (2000, .02, .8))]),
+    latents=pd.DataFrame([dict(method='kingma_random', seed=s, space=v, silhouette=a + .001*s, neighbours=a + .3 + .001*s, evenness=a + .4 - .001*s)
+                          for s in range(5) for v,a in (('pixels', .2), ('z', .4), ("[z, y']", .5))]),
     gradients=pd.DataFrame([dict(seed=s, step=i, cosine_adversarial=.01*(-1)**i, norm_adversarial=1.) for s in range(5) for i in range(4)]))
 
 def upside_down(results):
     "The same with every accuracy, share and error turned around."
     def turn(t):
         t = t.copy()
-        for k in ('test_acc', 'squared_error'):
+        for k in ('test_acc', 'squared_error', 'neighbours', 'evenness'):
             if k in t: t[k] = 1 - t[k]
+        if 'silhouette' in t: t['silhouette'] = .5 - t.silhouette
         if 'd_auc' in t: t['d_auc'] = 1.1 - t.d_auc
         if 'queried_wrong' in t: t['queried_wrong'] = 50 - t.queried_wrong
         if 'queried_classes' in t: t['queried_classes'] = [[50] + [0]*9 if c == [5]*10 else [5]*10 for c in t.queried_classes]
@@ -41,13 +47,13 @@ def upside_down(results):
 
 def test_the_papers_numbers_reproduce_the_paper():
     found = judge(PAPER).set_index('claim')
-    not_shown = {c for c in found.index if any(w in c for w in ('expected, not shown', 'neither diverse', 'knows the classes', 'a cluster for each', 'than pixels do'))}   # not shown by the paper's figures
+    not_shown = {c for c in found.index if any(w in c for w in ('expected, not shown', 'not informative', 'knows the classes'))}   # not shown by the paper's figures
     assert set(found.drop(not_shown).verdict) == {YES}, found.drop(not_shown)[lambda f: f.verdict != YES].to_string()
 
 def test_the_opposite_numbers_do_not():
     found = judge(upside_down(PAPER)).set_index('claim')
     both = found[found.verdict == YES].index                    # true of either: nobody is ahead, or the algorithm is so
-    assert all(any(w in c for w in ('alike', 'as good as', 'about as much as', 'as many of each class', 'as often as', 'neither diverse')) for c in both), list(both)
+    assert all(any(w in c for w in ('as good as', 'about as much as', 'as random picks do', 'as many of each predicted class', 'as often as', 'not informative', 'knows the classes')) for c in both), list(both)
     assert (found.verdict == NO).sum() > len(CLAIMS)/2
 
 def test_nothing_is_decided_without_results():
@@ -61,7 +67,7 @@ def test_one_seed_decides_nothing():
 def test_each_claim_names_methods_that_are_run(claim):
     "A rule that reads a method which its experiment never runs would stay undecided for ever."
     said = claim.rule(PAPER).evidence
-    assert said == 'not measured here' or '0 pairs' not in said and 'nothing measured' not in said and 'has not been run' not in said
+    assert '0 pairs' not in said and 'nothing measured' not in said and 'has not been run' not in said
 
 def test_an_interval_that_holds_the_threshold_is_undecided():
     about = lambda a, noise: dict(fig4=runs({'kingma_random': a}, noise=noise))
