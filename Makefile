@@ -46,7 +46,7 @@ need-quarto:
 	@command -v quarto >/dev/null || { echo 'The site is rendered by Quarto, which is not on the PATH: get it from https://quarto.org/docs/get-started' >&2; exit 1; }
 
 clean: ## remove what the other targets wrote, except .venv
-	rm -rf out _docs _proc build dist *.egg-info nbs/nbdev.yml nbs/sidebar.yml .coverage .pytest_cache .hypothesis
+	rm -rf out _docs _proc build dist *.egg-info nbs/nbdev.yml .coverage .pytest_cache .hypothesis
 	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
 
 # The stamp is touched last, so an install that was cut short is done again.
