@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['validation_accuracy', 'plot_tuning']
 
-# %% ../nbs/07_tuning.ipynb #9e9bb2e4
+# %% ../nbs/07_tuning.ipynb #9a4935dc
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 # %% ../nbs/07_tuning.ipynb #e605062d
@@ -24,7 +25,8 @@ def plot_tuning(
 ): # The figure
     "Mean validation accuracy against training steps, a line for each learning rate and weight decay."
     fig, ax = plt.subplots(figsize=(7, 3.8))
-    rates = dict(zip(val.index.unique('lr').sort_values(), ('#56B4E9', '#0072B2', '#D55E00')))
+    lrs = val.index.unique('lr').sort_values()
+    rates = dict(zip(lrs, plt.cm.cividis(np.linspace(0, .9, len(lrs)))))
     for (lr, decay), line in val.mean(axis=1).groupby(['lr', 'weight_decay']):
         ax.plot(line.index.get_level_values('steps'), line, '--' if decay else '-', marker='o', color=rates[lr], label=f'learning rate {lr:g}, decay {decay:g}')
     steps = val.index.unique('steps')
