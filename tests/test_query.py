@@ -7,7 +7,7 @@ from m2vaal_nb.cli import m2vaal_query
 from m2vaal_nb.data import load_dataset
 from m2vaal_nb.query import *
 
-CLASSES = ['cat', 'dog', 'hen & co']
+CLASSES, HEADER = ['cat', 'dog', 'hen & co'], 'image,label,predicted,probability,score\n'
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
@@ -57,6 +57,21 @@ def test_any_method(photos, capsys, method):
     query('photos', '--labels', 'labels.csv', '--budget', '21', '--steps', '1', '--method', method)
     got = pd.read_csv('next.csv')
     assert set(got.image) == set(photos[9:]) and got.predicted.notna().all() and got.score.notna().all() == (method in ('margin', 'vaal'))
+
+def test_what_is_ours_and_blank_is_overwritten(photos, capsys):
+    for classes in CLASSES, CLASSES[:2]: query('photos', '--budget', '4', '--label-studio', 'tasks.json', '--classes', ','.join(classes))
+    assert open('tasks.xml').read() == label_studio_config(CLASSES[:2])
+    raw = open('next.csv', 'rb').read()
+    spoil('next.csv', b'\xef\xbb\xbf' + raw.replace(b'\n', b'\r\n'))     # opened and saved by a spreadsheet
+    query('photos', '--budget', '3')
+    assert len(pd.read_csv('next.csv')) == 3
+
+def test_labels_given_during_training_are_kept(photos, monkeypatch):
+    import m2vaal_nb.query as q
+    def slow(*args, **kw): spoil('next.csv', (HEADER + '00 #.png,cat,,,\n').encode()); return next_images(*args, **kw)
+    monkeypatch.setattr(q, 'next_images', slow)
+    with pytest.raises(ValueError, match='would be lost'): q.query_folder('photos', budget=2, say=lambda s: None)
+    assert open('next.csv').read() == HEADER + '00 #.png,cat,,,\n'
 
 def test_same_request_same_answer(photos, capsys):
     for out in 'a.csv', 'b.csv': query('photos', '--labels', 'labels.csv', '--budget', '5', '--steps', '3', '--out', out)
@@ -179,7 +194,15 @@ WRONG = { # what is wrong: (what is done to the files before, the words, what th
     'a damaged image': (lambda: spoil('photos/29.png', b'\x89PNG\r\n\x1a\n'), ['photos'], '29.png could not be read as an image'),
     'a folder to write to': (None, ['photos', '--out', 'empty'], 'empty is a folder'),
     'a folder that cannot be': (None, ['photos', '--out', 'labels.csv/x.csv'], 'Cannot write to labels.csv'),
-    'labels to be overwritten': (None, ['photos', '--labels', 'labels.csv', '--out', 'labels.csv'], 'labels.csv holds labels, which would be lost'),
+    'labels to be overwritten': (None, ['photos', '--labels', 'labels.csv', '--out', 'labels.csv'], 'labels.csv would be lost'),
+    'an image to be overwritten': (None, ['photos', '--out', 'photos/29 #.png'], '29 #.png would be lost'),
+    'labels with semicolons to be overwritten': (lambda: spoil('l.csv', b'image;label\n00 #.png;cat\n'), ['photos', '--out', 'l.csv'], 'l.csv would be lost'),
+    'labels with a double row to be overwritten': (lambda: spoil('l.csv', b'image,label\na,cat\na,cat\n'), ['photos', '--out', 'l.csv'], 'l.csv would be lost'),
+    'a spreadsheet to be overwritten': (lambda: spoil('l.xlsx', b'PK\x03\x04\xff\xfe\x00'), ['photos', '--out', 'l.xlsx'], 'l.xlsx would be lost'),
+    'another CSV to be overwritten': (lambda: spoil('l.csv', b'image,label\n'), ['photos', '--out', 'l.csv'], 'l.csv would be lost'),
+    'our choice with a label to be overwritten': (lambda: spoil('l.csv', (HEADER + '00 #.png,cat,dog,0.5,-0.1\n').encode()), ['photos', '--out', 'l.csv'], 'l.csv would be lost'),
+    'an export to be overwritten': (lambda: spoil('l.json', b'[{"id": 1, "data": {"image": "a", "path": "a"}, "annotations": [], "predictions": []}]'), ['photos', '--classes', 'cat,dog', '--label-studio', 'l.json'], 'l.json would be lost'),
+    'an interface changed by hand to be overwritten': (lambda: spoil('l.xml', label_studio_config(['cat', 'dog']).replace('<Choice ', '<Choice hotkey="1" ', 1).encode()), ['photos', '--classes', 'cat,dog', '--label-studio', 'l.json'], 'l.xml would be lost'),
     'one file for two': (None, ['photos', '--out', 'x.json', '--label-studio', 'x.json'], 'name two files'),
     'an interface over another file': (None, ['photos', '--out', 'x.json', '--label-studio', 'x.xml'], 'name two files'),
     'everything labelled': (lambda: pd.DataFrame(dict(image=image_paths('photos'), label=['cat', 'dog']*15)).to_csv('l.csv', index=False), ['photos', '--labels', 'l.csv', '--budget', '1'], 'nothing to choose'),
@@ -205,9 +228,9 @@ def test_arrays_that_are_no_pool(x, y, says):
 
 def test_a_failed_write_leaves_what_was_there(photos, monkeypatch, capsys):
     import m2vaal_nb.data as data
-    spoil('next.csv', b'image,label\n')
+    spoil('next.csv', HEADER.encode())
     def full(*_): raise OSError(28, 'No space left on device', 'next.csv')
     monkeypatch.setattr(data.os, 'replace', full)
     with pytest.raises(SystemExit): query('photos', '--labels', 'labels.csv', '--budget', '2', '--steps', '1')
     assert 'No space left on device. Files are written whole or not at all' in capsys.readouterr().err
-    assert open('next.csv').read() == 'image,label\n' and not [f for f in os.listdir() if f.endswith('.part')]
+    assert open('next.csv').read() == HEADER and not [f for f in os.listdir() if f.endswith('.part')]
