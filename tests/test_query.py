@@ -195,7 +195,7 @@ WRONG = { # what is wrong: (what is done to the files before, the words, what th
     'a folder to write to': (None, ['photos', '--out', 'empty'], 'empty is a folder'),
     'a folder that cannot be': (None, ['photos', '--out', 'labels.csv/x.csv'], 'Cannot write to labels.csv'),
     'labels to be overwritten': (None, ['photos', '--labels', 'labels.csv', '--out', 'labels.csv'], 'labels.csv would be lost'),
-    'an image to be overwritten': (None, ['photos', '--out', 'photos/29 #.png'], '29 #.png would be lost'),
+    'an image to be overwritten': (None, ['photos', '--out', 'photos/00 #.png'], '00 #.png would be lost'),
     'labels with semicolons to be overwritten': (lambda: spoil('l.csv', b'image;label\n00 #.png;cat\n'), ['photos', '--out', 'l.csv'], 'l.csv would be lost'),
     'labels with a double row to be overwritten': (lambda: spoil('l.csv', b'image,label\na,cat\na,cat\n'), ['photos', '--out', 'l.csv'], 'l.csv would be lost'),
     'a spreadsheet to be overwritten': (lambda: spoil('l.xlsx', b'PK\x03\x04\xff\xfe\x00'), ['photos', '--out', 'l.xlsx'], 'l.xlsx would be lost'),
