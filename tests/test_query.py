@@ -5,7 +5,9 @@ import numpy as np, pandas as pd, pytest
 from PIL import Image
 from m2vaal_nb.cli import m2vaal_query
 from m2vaal_nb.data import load_dataset
+from m2vaal_nb.experiments import METHODS
 from m2vaal_nb.query import *
+from m2vaal_nb.samplers import SAMPLERS, SCORES
 
 CLASSES, HEADER = ['cat', 'dog', 'hen & co'], 'image,label,predicted,probability,score\n'
 
@@ -56,7 +58,16 @@ def test_nothing_labelled(photos, capsys):
 def test_any_method(photos, capsys, method):
     query('photos', '--labels', 'labels.csv', '--budget', '21', '--steps', '1', '--method', method)
     got = pd.read_csv('next.csv')
-    assert set(got.image) == set(photos[9:]) and got.predicted.notna().all() and got.score.notna().all() == (method in ('margin', 'vaal'))
+    assert set(got.image) == set(photos[9:]) and got.predicted.notna().all() and got.score.notna().all() == (method != 'random')
+
+def test_a_strangers_sampler(photos, capsys, monkeypatch):
+    "Registered, it chooses; the score is empty until it brings one."
+    monkeypatch.setitem(METHODS, 'mine', ('classifier', 'mine'))
+    monkeypatch.setitem(SAMPLERS, 'mine', mine := lambda view, budget: view.ids[:budget])
+    def scores(): query('photos', '--labels', 'labels.csv', '--budget', '3', '--steps', '1', '--method', 'mine'); return pd.read_csv('next.csv').score.tolist()
+    assert np.isnan(scores()).all()
+    monkeypatch.setitem(SCORES, mine, ('the order of the files', lambda view: -np.arange(len(view))))
+    assert scores() == [0, -1, -2]
 
 def test_what_is_ours_and_blank_is_overwritten(photos, capsys):
     for classes in CLASSES, CLASSES[:2]: query('photos', '--budget', '4', '--label-studio', 'tasks.json', '--classes', ','.join(classes))
