@@ -6,6 +6,7 @@ from PIL import Image
 from m2vaal_nb.cli import m2vaal_query
 from m2vaal_nb.data import load_dataset
 from m2vaal_nb.experiments import METHODS
+from m2vaal_nb.files import image_paths
 from m2vaal_nb.query import *
 from m2vaal_nb.samplers import SAMPLERS, SCORES
 
@@ -87,6 +88,13 @@ def test_labels_given_during_training_are_kept(photos, monkeypatch):
 def test_same_request_same_answer(photos, capsys):
     for out in 'a.csv', 'b.csv': query('photos', '--labels', 'labels.csv', '--budget', '5', '--steps', '3', '--out', out)
     assert open('a.csv').read() == open('b.csv').read()
+
+def test_empty_rows_are_passed_over(photos, capsys):
+    "Spreadsheets write them at the end, with as many commas as they like."
+    raw = open('labels.csv', 'rb').read()
+    spoil('labels.csv', b'\xef\xbb\xbf' + raw.replace(b'\n', b'\r\n') + b',\r\n,\r\n,,,\r\n\r\n')
+    query('photos', '--labels', 'labels.csv', '--budget', '2', '--steps', '1')
+    assert '30 images, 9 of them labelled' in capsys.readouterr().out
 
 def test_folders_are_classes(photos, capsys, tmp_path):
     for c in CLASSES[:2]: (tmp_path/'photos'/c).mkdir()
@@ -180,10 +188,15 @@ WRONG = { # what is wrong: (what is done to the files before, the words, what th
     'a file, not a folder': (None, ['labels.csv'], 'no folder labels.csv'),
     'a folder without images': (None, ['empty'], 'holds no images'),
     'no such labels': (None, ['photos', '--labels', 'label.csv'], 'no file label.csv'),
-    'other columns': (lambda: spoil('l.csv', b'file,class\n'), ['photos', '--labels', 'l.csv'], 'lacks the columns image and label'),
-    'semicolons': (lambda: spoil('l.csv', b'image;label\n00 #.png;cat\n'), ['photos', '--labels', 'l.csv'], 'with a comma between'),
+    'other columns': (lambda: spoil('l.csv', b'file,class\n'), ['photos', '--labels', 'l.csv'], 'has no column image'),
+    'semicolons': (lambda: spoil('l.csv', b'image;label\n00 #.png;cat\n'), ['photos', '--labels', 'l.csv'], 'with a comma between them'),
     'a spreadsheet, not a CSV': (lambda: spoil('l.csv', b'PK\x03\x04\xff\xfe\x00'), ['photos', '--labels', 'l.csv'], 'not a CSV in UTF-8'),
-    'an image twice': (lambda: spoil('l.csv', b'image,label\na,cat\na,\n'), ['photos', '--labels', 'l.csv'], 'names a more than once'),
+    'an image twice': (lambda: spoil('l.csv', b'image,label\na,cat\na,\n'), ['photos', '--labels', 'l.csv'], 'names a in lines 2 and 3'),
+    'a row without an image': (lambda: spoil('l.csv', b'label,image\ncat\ndog\n'), ['photos', '--labels', 'l.csv'], 'Line 2 of l.csv names no image'),
+    'a comma too many': (lambda: spoil('l.csv', b'image,label\n00 #.png,hen, small\n'), ['photos', '--labels', 'l.csv'], 'Line 2 of l.csv has more values'),
+    'a quote that is not closed': (lambda: spoil('l.csv', b'image,label\n"00 #.png,cat\n01 #.png,dog\n'), ['photos', '--labels', 'l.csv'], 'Line 2 of l.csv is not CSV'),
+    'tasks that disagree': (lambda: spoil('l.json', json.dumps([dict(data=dict(image='00 #.png'), annotations=[dict(result=[dict(type='choices', value=dict(choices=[c]))])]) for c in CLASSES[:2]]).encode()),
+        ['photos', '--labels', 'l.json'], "l.json says both 'cat' and 'dog' of 00 #.png"),
     'an image that is not there': (lambda: spoil('l.csv', b'image,label\nx.png,cat\n'), ['photos', '--labels', 'l.csv'], 'label for x.png, but no such image'),
     'a class that is not named': (None, ['photos', '--labels', 'labels.csv', '--classes', 'cat,dog'], "label 'hen & co'"),
     'one class': (lambda: spoil('l.csv', b'image,label\n00 #.png,cat\n'), ['photos', '--labels', 'l.csv'], 'at least two different ones'),
