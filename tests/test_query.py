@@ -55,10 +55,12 @@ def test_nothing_labelled(photos, capsys):
     query('photos', '--budget', '4', '--seed', '1', '--out', 'other.csv')
     assert set(pd.read_csv('other.csv').image) != set(first.image)
 
-@pytest.mark.parametrize('method', ['random', 'margin', 'vaal', 'algorithm_2'])
+@pytest.mark.parametrize('method', ['random', 'margin', 'vaal', 'algorithm_1', 'algorithm_2'])
 def test_any_method(photos, capsys, method):
     query('photos', '--labels', 'labels.csv', '--budget', '21', '--steps', '1', '--method', method)
-    got = pd.read_csv('next.csv')
+    got, order = pd.read_csv('next.csv'), 'best first' if method in ('margin', 'vaal') else f'as {method} picked them'
+    assert f'the 21 images to label next, {order}.' in capsys.readouterr().out
+    assert got.score.is_monotonic_decreasing or order != 'best first'
     assert set(got.image) == set(photos[9:]) and got.predicted.notna().all() and got.score.notna().all() == (method != 'random')
 
 def test_a_strangers_sampler(photos, capsys, monkeypatch):
@@ -84,6 +86,32 @@ def test_labels_given_during_training_are_kept(photos, monkeypatch):
     monkeypatch.setattr(q, 'next_images', slow)
     with pytest.raises(ValueError, match='would be lost'): q.query_folder('photos', budget=2, say=lambda s: None)
     assert open('next.csv').read() == HEADER + '00 #.png,cat,,,\n'
+
+def test_everything_labelled(photos, capsys):
+    "Nothing to choose and nothing to write, but the accuracy is still to be told."
+    pd.DataFrame(dict(image=photos, label=[CLASSES[i % 3] for i in range(30)])).to_csv('all.csv', index=False)
+    for words in [], ['--label-studio', 'tasks.json', '--out', 'labels.csv']:
+        there = os.listdir()
+        query('photos', '--labels', 'all.csv', '--steps', '1', *words)
+        out = capsys.readouterr().out
+        assert 'there is nothing to choose' in out and 'on the 30 labels at hand' in out and 'from 67% of them instead of 33%' in out and os.listdir() == there
+
+@pytest.mark.parametrize('seed', [2**32 - 1, 2**32, 2**70])
+def test_a_large_seed(photos, capsys, seed):
+    query('photos', '--labels', 'labels.csv', '--budget', '2', '--steps', '1', '--seed', str(seed))
+    assert 'on the 9 labels at hand' in capsys.readouterr().out
+
+def test_what_takes_time_has_a_bar(photos, monkeypatch):
+    import m2vaal_nb.query as q
+    bars = []
+    def counted(items, what, total=None):
+        bars.append([what, 0])
+        def go(bar=bars[-1]):
+            for o in items: bar[1] += 1; yield o
+        return go()
+    monkeypatch.setattr(q, 'progress', counted)
+    q.query_folder('photos', 'labels.csv', 5, say=lambda s: None, steps=4)
+    assert bars == [['looking for colours', 30], ['reading images', 30], ['training', 4], ['cross-validation', 3], *[['training', 4]]*6]
 
 def test_same_request_same_answer(photos, capsys):
     for out in 'a.csv', 'b.csv': query('photos', '--labels', 'labels.csv', '--budget', '5', '--steps', '3', '--out', out)
@@ -229,7 +257,7 @@ WRONG = { # what is wrong: (what is done to the files before, the words, what th
     'an interface changed by hand to be overwritten': (lambda: spoil('l.xml', label_studio_config(['cat', 'dog']).replace('<Choice ', '<Choice hotkey="1" ', 1).encode()), ['photos', '--classes', 'cat,dog', '--label-studio', 'l.json'], 'l.xml would be lost'),
     'one file for two': (None, ['photos', '--out', 'x.json', '--label-studio', 'x.json'], 'name two files'),
     'an interface over another file': (None, ['photos', '--out', 'x.json', '--label-studio', 'x.xml'], 'name two files'),
-    'everything labelled': (lambda: pd.DataFrame(dict(image=image_paths('photos'), label=['cat', 'dog']*15)).to_csv('l.csv', index=False), ['photos', '--labels', 'l.csv', '--budget', '1'], 'nothing to choose'),
+    'Label Studio without classes': (None, ['photos', '--label-studio', 'tasks.json'], 'needs the names of the classes'),
 }
 
 @pytest.mark.parametrize('what', WRONG)
