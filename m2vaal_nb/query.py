@@ -318,9 +318,9 @@ def query_folder(
     n = int((y_N >= 0).sum())
     changes = dict(steps=200 if n <= 500 else 400) | changes
     p = query_protocol(budget, left := len(paths) - n, method, seed, **changes) # before any image is read
-    if label_studio is not None and not classes: raise ValueError("Nothing is labelled yet, so Label Studio needs the names of the classes: give all of them (--classes cat,dog).")
     files = [Path(f) for f in ([out] if label_studio is None else [out, label_studio, Path(label_studio).with_suffix('.xml')])] if left else []
     if len(set(files)) < len(files): raise ValueError(f"{files[0]} cannot be both, a CSV and Label Studio's: name two files.")
+    if label_studio is not None and not classes: raise ValueError("Nothing is labelled yet, so Label Studio needs the names of the classes: give all of them (--classes cat,dog).")
     for f in files: check_out(f)
     pool = known_pool(read_images(images, paths, square(size) if size is not None else None).to(pick_device(device)), y_N, classes)
     channels, height, width = pool.x.shape[1:]
