@@ -3,7 +3,7 @@ import csv, os
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from conftest import ROOT, sh
-from m2vaal_nb.label import LabelQueue
+from m2vaal_nb.label import LabelQueue, picture
 
 NAMES, CLASSES = [f'{o}.png' for o in ('a', 'b,c', 'd "e"', 'sub/f', 'ü', '#')], ['cat', 'a dog, or two', 'Käse']
 def quoted(s): return '"' + s.replace('"', '""') + '"'
@@ -86,7 +86,7 @@ def test_another_program_is_not_overwritten(folder):
 
 BAD = { # what the CSV holds: what is said
     b'': 'must begin with the line image,label', b'a.png,cat\n': 'must begin with', b'image;label\n': 'must begin with',
-    'image,label\nü.png,Käse\n'.encode('cp1252'): 'is not text in UTF-8', b'image,label\na.png,cat\na.png,\n': 'lines 2 and 3: remove one',
+    'image,label\nü.png,Käse\n'.encode('cp1252'): 'is not a CSV in UTF-8', b'image,label\na.png,cat\na.png,\n': 'lines 2 and 3: remove one',
     b'image,label\na.png,cat,1\n': 'Line 2 of labels.csv', b'image,label\n"a.png,cat\n': 'Line 2 of labels.csv is not CSV',
     b'image,label\nz.png,cat\n': 'no image z.png', b'image,label\n./a.png,cat\n': 'no image ./a.png', b'image,label\na.png,Cat\n': "the label 'Cat'"}
 
@@ -101,6 +101,17 @@ def test_bad_csv_is_refused_and_kept(folder, raw, said):
 def test_a_bad_request_writes_nothing(folder, classes, todo):
     with pytest.raises(ValueError): LabelQueue(folder, folder.parent/'labels.csv', classes, todo)
     assert [o.name for o in folder.parent.iterdir()] == ['images']
+
+def test_the_same_images_as_the_query_and_empty_rows(folder):
+    "What `m2vaal_query` picks can be labelled, whatever its suffix."
+    from PIL import Image
+    for o in 'p.bmp', 'q.TIF', 'r.tiff': Image.new('L', (4, 4), 99).save(folder/o, 'BMP' if o == 'p.bmp' else 'TIFF')
+    (folder.parent/'labels.csv').write_bytes(b'image,label\r\n,\r\n')
+    (folder.parent/'next.csv').write_bytes(b'image,predicted\r\nq.TIF,cat\r\np.bmp,\r\n,\r\n')
+    queue = LabelQueue(folder, folder.parent/'labels.csv', CLASSES, folder.parent/'next.csv')
+    assert queue.queue == ['q.TIF', 'p.bmp'] and picture(folder/'q.TIF') == picture(folder/'p.bmp')
+    queue.label('cat')
+    assert (folder.parent/'labels.csv').read_bytes() == b'image,label\r\n,\r\nq.TIF,cat\r\n'
 
 def test_imports_little():
     sh('python', '-c', 'import m2vaal_nb.label, sys; assert not {"torch", "PIL", "ipywidgets", "fastcore"} & set(sys.modules)', cwd=ROOT)

@@ -6,11 +6,12 @@ from m2vaal_nb.data import Dataset
 from m2vaal_nb.experiments import METHODS, STYLE, plan, revisit, run_grid
 from m2vaal_nb.loop import read_log
 from m2vaal_nb.pictures import *
+from m2vaal_nb.samplers import SAMPLERS, SCORES
 
 SMALL = dict(n_init=20, init_classes=(), budget=8, max_labels=44, rounds=2, steps=2, batch=8, n_val=50)
-SCORED = dict(random='entropy of the prediction, nats (random does not rank by it)', m2_random="discriminator's P(labelled) (random does not rank by it)",
-    margin='probability of the second class − that of the first', m2_vaal="discriminator's P(labelled)",
-    algorithm_1='entropy of the prediction, nats (class_anchors does not rank by it)', algorithm_2='1 − probability of the predicted class')
+SCORED = dict(random='1 − probability of the predicted class (random does not rank by it)', m2_random='−P(labelled), by the discriminator (random does not rank by it)',
+    margin='probability of the second class − that of the first', m2_vaal='−P(labelled), by the discriminator',
+    algorithm_1='1 − probability of the predicted class (class_anchors does not rank by it)', algorithm_2='1 − probability of the predicted class (weighted_anchors does not rank by it)')
 
 @pytest.fixture(scope='module')
 def logs(few, tmp_path_factory):
@@ -49,16 +50,26 @@ def test_nothing_overlaps(n, few):
 
 def test_classes_need_the_log_only(logs):
     lines = read_log(logs/'margin-0.jsonl')
-    fig = plot_classes(lines)
+    fig = plot_class_bars(lines)
     assert [[bar.get_width() for bar in ax.patches] for ax in fig.axes] == [line['queried_classes'] for line in lines[:2]]
-    assert len(plot_classes(lines*10, ncols=8).axes) == 24     # 20 rounds, and 4 places left free
+    assert len(plot_class_bars(lines*10, ncols=8).axes) == 24     # 20 rounds, and 4 places left free
 
 def test_ranked_picks_are_at_their_end_of_the_scores(logs, few):
-    for method,sign in (('m2_vaal', -1), ('margin', 1)):
+    for method in ('m2_vaal', 'margin'):
         line = read_log(logs/f'{method}-0.jsonl')[1]
         _, _, _, view = revisit(logs/f'{method}-0.jsonl', 1, 'cpu', few)
-        score, picked = sign*score_of(METHODS[method][1], view.p_N_C, view.d_N)[1].numpy(), np.isin(view.ids, line['queried'])
+        score, picked = score_of(METHODS[method][1], view)[1].numpy(), np.isin(view.ids, line['queried'])
         assert picked.sum() == 8 and score[picked].min() >= score[~picked].max()
+
+def test_a_strangers_sampler(logs, few, tmp_path, monkeypatch):
+    "Without a score the axis says so; with one of its own it is drawn."
+    monkeypatch.setitem(SAMPLERS, 'mine', mine := lambda view, budget: view.top(view.p_N_C[:,0], budget))
+    log = tmp_path/'random-0.jsonl'
+    log.write_text((logs/'random-0.jsonl').read_text().replace('"sampler": "random"', '"sampler": "mine"'))
+    def axis(): return draw(log, data=few)['scores'].axes[0].get_xlabel()
+    assert axis() == '1 − probability of the predicted class (mine does not rank by it)'
+    monkeypatch.setitem(SCORES, mine, ('P(first class)', lambda view: view.p_N_C[:,0]))
+    assert axis() == 'P(first class)'
 
 def test_histogram_counts_every_row_once():
     g = np.random.default_rng(0)

@@ -5,9 +5,12 @@ import numpy as np, pandas as pd, pytest
 from PIL import Image
 from m2vaal_nb.cli import m2vaal_query
 from m2vaal_nb.data import load_dataset
+from m2vaal_nb.experiments import METHODS
+from m2vaal_nb.files import image_paths
 from m2vaal_nb.query import *
+from m2vaal_nb.samplers import SAMPLERS, SCORES
 
-CLASSES = ['cat', 'dog', 'hen & co']
+CLASSES, HEADER = ['cat', 'dog', 'hen & co'], 'image,label,predicted,probability,score\n'
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
@@ -52,15 +55,74 @@ def test_nothing_labelled(photos, capsys):
     query('photos', '--budget', '4', '--seed', '1', '--out', 'other.csv')
     assert set(pd.read_csv('other.csv').image) != set(first.image)
 
-@pytest.mark.parametrize('method', ['random', 'margin', 'vaal', 'algorithm_2'])
+@pytest.mark.parametrize('method', ['random', 'margin', 'vaal', 'algorithm_1', 'algorithm_2'])
 def test_any_method(photos, capsys, method):
     query('photos', '--labels', 'labels.csv', '--budget', '21', '--steps', '1', '--method', method)
-    got = pd.read_csv('next.csv')
-    assert set(got.image) == set(photos[9:]) and got.predicted.notna().all() and got.score.notna().all() == (method in ('margin', 'vaal'))
+    got, order = pd.read_csv('next.csv'), 'best first' if method in ('margin', 'vaal') else f'as {method} picked them'
+    assert f'the 21 images to label next, {order}.' in capsys.readouterr().out
+    assert got.score.is_monotonic_decreasing or order != 'best first'
+    assert set(got.image) == set(photos[9:]) and got.predicted.notna().all() and got.score.notna().all() == (method != 'random')
+
+def test_a_strangers_sampler(photos, capsys, monkeypatch):
+    "Registered, it chooses; the score is empty until it brings one."
+    monkeypatch.setitem(METHODS, 'mine', ('classifier', 'mine'))
+    monkeypatch.setitem(SAMPLERS, 'mine', mine := lambda view, budget: view.ids[:budget])
+    def scores(): query('photos', '--labels', 'labels.csv', '--budget', '3', '--steps', '1', '--method', 'mine'); return pd.read_csv('next.csv').score.tolist()
+    assert np.isnan(scores()).all()
+    monkeypatch.setitem(SCORES, mine, ('the order of the files', lambda view: -np.arange(len(view))))
+    assert scores() == [0, -1, -2]
+
+def test_what_is_ours_and_blank_is_overwritten(photos, capsys):
+    for classes in CLASSES, CLASSES[:2]: query('photos', '--budget', '4', '--label-studio', 'tasks.json', '--classes', ','.join(classes))
+    assert open('tasks.xml').read() == label_studio_config(CLASSES[:2])
+    raw = open('next.csv', 'rb').read()
+    spoil('next.csv', b'\xef\xbb\xbf' + raw.replace(b'\n', b'\r\n'))     # opened and saved by a spreadsheet
+    query('photos', '--budget', '3')
+    assert len(pd.read_csv('next.csv')) == 3
+
+def test_labels_given_during_training_are_kept(photos, monkeypatch):
+    import m2vaal_nb.query as q
+    def slow(*args, **kw): spoil('next.csv', (HEADER + '00 #.png,cat,,,\n').encode()); return next_images(*args, **kw)
+    monkeypatch.setattr(q, 'next_images', slow)
+    with pytest.raises(ValueError, match='would be lost'): q.query_folder('photos', budget=2, say=lambda s: None)
+    assert open('next.csv').read() == HEADER + '00 #.png,cat,,,\n'
+
+def test_everything_labelled(photos, capsys):
+    "Nothing to choose and nothing to write, but the accuracy is still to be told."
+    pd.DataFrame(dict(image=photos, label=[CLASSES[i % 3] for i in range(30)])).to_csv('all.csv', index=False)
+    for words in [], ['--label-studio', 'tasks.json', '--out', 'labels.csv']:
+        there = os.listdir()
+        query('photos', '--labels', 'all.csv', '--steps', '1', *words)
+        out = capsys.readouterr().out
+        assert 'there is nothing to choose' in out and 'on the 30 labels at hand' in out and 'from 67% of them instead of 33%' in out and os.listdir() == there
+
+@pytest.mark.parametrize('seed', [2**32 - 1, 2**32, 2**70])
+def test_a_large_seed(photos, capsys, seed):
+    query('photos', '--labels', 'labels.csv', '--budget', '2', '--steps', '1', '--seed', str(seed))
+    assert 'on the 9 labels at hand' in capsys.readouterr().out
+
+def test_what_takes_time_has_a_bar(photos, monkeypatch):
+    import m2vaal_nb.query as q
+    bars = []
+    def counted(items, what, total=None):
+        bars.append([what, 0])
+        def go(bar=bars[-1]):
+            for o in items: bar[1] += 1; yield o
+        return go()
+    monkeypatch.setattr(q, 'progress', counted)
+    q.query_folder('photos', 'labels.csv', 5, say=lambda s: None, steps=4)
+    assert bars == [['looking for colours', 30], ['reading images', 30], ['training', 4], ['cross-validation', 3], *[['training', 4]]*6]
 
 def test_same_request_same_answer(photos, capsys):
     for out in 'a.csv', 'b.csv': query('photos', '--labels', 'labels.csv', '--budget', '5', '--steps', '3', '--out', out)
     assert open('a.csv').read() == open('b.csv').read()
+
+def test_empty_rows_are_passed_over(photos, capsys):
+    "Spreadsheets write them at the end, with as many commas as they like."
+    raw = open('labels.csv', 'rb').read()
+    spoil('labels.csv', b'\xef\xbb\xbf' + raw.replace(b'\n', b'\r\n') + b',\r\n,\r\n,,,\r\n\r\n')
+    query('photos', '--labels', 'labels.csv', '--budget', '2', '--steps', '1')
+    assert '30 images, 9 of them labelled' in capsys.readouterr().out
 
 def test_folders_are_classes(photos, capsys, tmp_path):
     for c in CLASSES[:2]: (tmp_path/'photos'/c).mkdir()
@@ -154,10 +216,15 @@ WRONG = { # what is wrong: (what is done to the files before, the words, what th
     'a file, not a folder': (None, ['labels.csv'], 'no folder labels.csv'),
     'a folder without images': (None, ['empty'], 'holds no images'),
     'no such labels': (None, ['photos', '--labels', 'label.csv'], 'no file label.csv'),
-    'other columns': (lambda: spoil('l.csv', b'file,class\n'), ['photos', '--labels', 'l.csv'], 'lacks the columns image and label'),
-    'semicolons': (lambda: spoil('l.csv', b'image;label\n00 #.png;cat\n'), ['photos', '--labels', 'l.csv'], 'with a comma between'),
+    'other columns': (lambda: spoil('l.csv', b'file,class\n'), ['photos', '--labels', 'l.csv'], 'has no column image'),
+    'semicolons': (lambda: spoil('l.csv', b'image;label\n00 #.png;cat\n'), ['photos', '--labels', 'l.csv'], 'with a comma between them'),
     'a spreadsheet, not a CSV': (lambda: spoil('l.csv', b'PK\x03\x04\xff\xfe\x00'), ['photos', '--labels', 'l.csv'], 'not a CSV in UTF-8'),
-    'an image twice': (lambda: spoil('l.csv', b'image,label\na,cat\na,\n'), ['photos', '--labels', 'l.csv'], 'names a more than once'),
+    'an image twice': (lambda: spoil('l.csv', b'image,label\na,cat\na,\n'), ['photos', '--labels', 'l.csv'], 'names a in lines 2 and 3'),
+    'a row without an image': (lambda: spoil('l.csv', b'label,image\ncat\ndog\n'), ['photos', '--labels', 'l.csv'], 'Line 2 of l.csv names no image'),
+    'a comma too many': (lambda: spoil('l.csv', b'image,label\n00 #.png,hen, small\n'), ['photos', '--labels', 'l.csv'], 'Line 2 of l.csv has more values'),
+    'a quote that is not closed': (lambda: spoil('l.csv', b'image,label\n"00 #.png,cat\n01 #.png,dog\n'), ['photos', '--labels', 'l.csv'], 'Line 2 of l.csv is not CSV'),
+    'tasks that disagree': (lambda: spoil('l.json', json.dumps([dict(data=dict(image='00 #.png'), annotations=[dict(result=[dict(type='choices', value=dict(choices=[c]))])]) for c in CLASSES[:2]]).encode()),
+        ['photos', '--labels', 'l.json'], "l.json says both 'cat' and 'dog' of 00 #.png"),
     'an image that is not there': (lambda: spoil('l.csv', b'image,label\nx.png,cat\n'), ['photos', '--labels', 'l.csv'], 'label for x.png, but no such image'),
     'a class that is not named': (None, ['photos', '--labels', 'labels.csv', '--classes', 'cat,dog'], "label 'hen & co'"),
     'one class': (lambda: spoil('l.csv', b'image,label\n00 #.png,cat\n'), ['photos', '--labels', 'l.csv'], 'at least two different ones'),
@@ -179,10 +246,18 @@ WRONG = { # what is wrong: (what is done to the files before, the words, what th
     'a damaged image': (lambda: spoil('photos/29.png', b'\x89PNG\r\n\x1a\n'), ['photos'], '29.png could not be read as an image'),
     'a folder to write to': (None, ['photos', '--out', 'empty'], 'empty is a folder'),
     'a folder that cannot be': (None, ['photos', '--out', 'labels.csv/x.csv'], 'Cannot write to labels.csv'),
-    'labels to be overwritten': (None, ['photos', '--labels', 'labels.csv', '--out', 'labels.csv'], 'labels.csv holds labels, which would be lost'),
+    'labels to be overwritten': (None, ['photos', '--labels', 'labels.csv', '--out', 'labels.csv'], 'labels.csv would be lost'),
+    'an image to be overwritten': (None, ['photos', '--out', 'photos/00 #.png'], '00 #.png would be lost'),
+    'labels with semicolons to be overwritten': (lambda: spoil('l.csv', b'image;label\n00 #.png;cat\n'), ['photos', '--out', 'l.csv'], 'l.csv would be lost'),
+    'labels with a double row to be overwritten': (lambda: spoil('l.csv', b'image,label\na,cat\na,cat\n'), ['photos', '--out', 'l.csv'], 'l.csv would be lost'),
+    'a spreadsheet to be overwritten': (lambda: spoil('l.xlsx', b'PK\x03\x04\xff\xfe\x00'), ['photos', '--out', 'l.xlsx'], 'l.xlsx would be lost'),
+    'another CSV to be overwritten': (lambda: spoil('l.csv', b'image,label\n'), ['photos', '--out', 'l.csv'], 'l.csv would be lost'),
+    'our choice with a label to be overwritten': (lambda: spoil('l.csv', (HEADER + '00 #.png,cat,dog,0.5,-0.1\n').encode()), ['photos', '--out', 'l.csv'], 'l.csv would be lost'),
+    'an export to be overwritten': (lambda: spoil('l.json', b'[{"id": 1, "data": {"image": "a", "path": "a"}, "annotations": [], "predictions": []}]'), ['photos', '--classes', 'cat,dog', '--label-studio', 'l.json'], 'l.json would be lost'),
+    'an interface changed by hand to be overwritten': (lambda: spoil('l.xml', label_studio_config(['cat', 'dog']).replace('<Choice ', '<Choice hotkey="1" ', 1).encode()), ['photos', '--classes', 'cat,dog', '--label-studio', 'l.json'], 'l.xml would be lost'),
     'one file for two': (None, ['photos', '--out', 'x.json', '--label-studio', 'x.json'], 'name two files'),
     'an interface over another file': (None, ['photos', '--out', 'x.json', '--label-studio', 'x.xml'], 'name two files'),
-    'everything labelled': (lambda: pd.DataFrame(dict(image=image_paths('photos'), label=['cat', 'dog']*15)).to_csv('l.csv', index=False), ['photos', '--labels', 'l.csv', '--budget', '1'], 'nothing to choose'),
+    'Label Studio without classes': (None, ['photos', '--label-studio', 'tasks.json'], 'needs the names of the classes'),
 }
 
 @pytest.mark.parametrize('what', WRONG)
@@ -205,9 +280,9 @@ def test_arrays_that_are_no_pool(x, y, says):
 
 def test_a_failed_write_leaves_what_was_there(photos, monkeypatch, capsys):
     import m2vaal_nb.data as data
-    spoil('next.csv', b'image,label\n')
+    spoil('next.csv', HEADER.encode())
     def full(*_): raise OSError(28, 'No space left on device', 'next.csv')
     monkeypatch.setattr(data.os, 'replace', full)
     with pytest.raises(SystemExit): query('photos', '--labels', 'labels.csv', '--budget', '2', '--steps', '1')
     assert 'No space left on device. Files are written whole or not at all' in capsys.readouterr().err
-    assert open('next.csv').read() == 'image,label\n' and not [f for f in os.listdir() if f.endswith('.part')]
+    assert open('next.csv').read() == HEADER and not [f for f in os.listdir() if f.endswith('.part')]

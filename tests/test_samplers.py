@@ -62,6 +62,20 @@ def _fails(name, field):
     except ValueError as e: assert f'does not reveal `{field}`' in str(e); return True
 
 @every
+@pytest.mark.parametrize('budget', [1, 7, 40])
+def test_what_was_picked_had_the_highest_score_left(name, budget):
+    view = replace(a_view(), ids=np.arange(40))
+    rows, left = SAMPLERS[name](view, budget), np.ones(40, bool)
+    scores = scores_at_picks(view, SAMPLERS[name], rows)
+    assert (scores is None) == (name == 'random')
+    for row,u_N in zip(rows, scores or (), strict=name != 'random'):
+        assert u_N.shape == (40,) and np.isclose(u_N[row], u_N[left].max(), rtol=1e-8)
+        left[row] = False
+
+def test_a_score_ranks_what_its_sampler_picks():
+    for f,(words,score) in SCORES.items(): assert words and (a_view().top(score(a_view()), 40) == f(a_view(), 40)).all()
+
+@every
 def test_random_is_the_only_one_that_ignores_what_it_sees(name):
     a, b = a_view(), replace(a_view(seed=1), ids=a_view().ids, seed=0)
     assert (set(SAMPLERS[name](a, 9)) == set(SAMPLERS[name](b, 9))) == (name == 'random')
