@@ -344,8 +344,9 @@ def progress(
     what:str, # In words, before the bar
     total:int|None=None, # How many, where `items` has no length
 ): # The same items
-    "A bar while they are gone through; `TQDM_DISABLE=1` in the environment leaves it out in notebooks."
+    "A bar while they are gone through; none where there is neither notebook nor terminal, nor with `TQDM_DISABLE=1` in the environment."
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')     # without ipywidgets a notebook gets a bar of text
         from tqdm.auto import tqdm
-    return tqdm(items, desc=what, total=total, leave=False, **({} if in_notebook() else dict(disable=None)))
+    off = os.environ.get('TQDM_DISABLE', '0') not in ('', '0') # in a notebook tqdm itself does not look
+    return tqdm(items, desc=what, total=total, leave=False, disable=off or (False if in_notebook() else None))
