@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .data import CLASSES, progress
 from .experiments import dataset, reconstruct, revisit, show_reconstructions
 from .loop import read_log
 
@@ -40,12 +41,11 @@ def probe_fig3(
     results, rows, kept = Path(results), [], {}
     logs = sorted((results/'fig2b').glob('m2_vaal_no_adv-*.jsonl'))
     if not logs: raise ValueError(f"{results/'fig2b'} holds no log of m2_vaal_no_adv: run fig2b first, or name the folder that has it.")
-    for path in logs:
-        for round in (0, len(read_log(path)) - 1):
-            row, arrays = probe_reconstructions(path, round)
-            say(f"reconstructions: seed {row['seed']}, {row['n_labelled']} labels, squared error {row['squared_error']:.4f}")
-            rows.append(row)
-            if path == logs[0]: kept |= {f"{k}-{row['n_labelled']}": v for k,v in arrays.items()}
+    for path,round in progress([(path, round) for path in logs for round in (0, len(read_log(path)) - 1)], 'reconstructions'):
+        row, arrays = probe_reconstructions(path, round)
+        say(f"reconstructions: seed {row['seed']}, {row['n_labelled']} labels, squared error {row['squared_error']:.4f}")
+        rows.append(row)
+        if path == logs[0]: kept |= {f"{k}-{row['n_labelled']}": v for k,v in arrays.items()}
     np.savez_compressed(results/'fig3.npz', **kept)
     pd.DataFrame(rows).to_csv(results/'fig3.csv', index=False)
     return results/'fig3.csv'
@@ -55,7 +55,7 @@ def show_kept(
     folder:str|Path, # Holds `fig3.npz`
 )->dict: # Number of labels -> figure
     "Figure 3 from what was kept."
-    kept, classes = np.load(Path(folder)/'fig3.npz'), dataset('fashion_mnist').classes
+    kept, classes = np.load(Path(folder)/'fig3.npz'), CLASSES['fashion_mnist']
     labels = sorted({int(k.split('-')[1]) for k in kept})
     arrays = {n: {k: torch.from_numpy(kept[f'{k}-{n}']) for k in ('drawn', 'guess', 'x', 'y')} for n in labels}
     return {n: show_reconstructions(a['drawn']/255, a['guess'], a['x'], a['y'], classes) for n,a in arrays.items()}

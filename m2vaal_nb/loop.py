@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VAE', 'LEARNERS', 'Phase', 'Learner', 'Protocol', 'check_protocol', 'epoch_rows', 'Draws', 'draw', 'pixels',
            'batches', 'start_pool', 'fresh_nets', 'phase_loss', 'train_step', 'adam', 'warmup', 'check_values', 'train',
-           'predict', 'view_pool', 'accuracy', 'discriminator_quality', 'identity', 'identity_of', 'differences',
+           'predict', 'view_pool', 'accuracy', 'discriminator_quality', 'identity_of', 'identity', 'differences',
            'read_log', 'write_line', 'only_writer', 'pick_device', 'one_thread', 'cpu_name', 'n_cores', 'provenance',
            'train_round', 'query_seed', 'query_round', 'n_queries', 'rounds', 'run', 'stored_lines', 'check_seed',
            'check_folder', 'dry_run', 'work', 'Worker', 'run_on_workers', 'lockstep_key', 'widest', 'lockstep_phase',
@@ -311,14 +311,14 @@ def discriminator_quality(d_L, d_U)->dict: # `d_acc` and `d_auc`; None without a
     return dict(d_acc=float(balanced_accuracy_score(truth, d > .5)), d_auc=float(roc_auc_score(truth, d)))
 
 # %% ../nbs/04_loop.ipynb #b614e01a
+def identity_of(line:dict)->dict: # As JSON has it
+    "What a line of a log says that its run is. Fields that it lacks, because it is older than they are, have their defaults; nothing is asked of names, which may be somebody's own."
+    said = {k: v for k,v in {**asdict(Protocol()), **line['protocol']}.items() if k != 'rounds'}
+    return json.loads(json.dumps(dict(method=line['method'], seed=line['seed'], protocol=said)))
+
 def identity(p:Protocol, method:str, seed:int)->dict: # As JSON has it
     "What a run is, whatever machine it is on."
-    return json.loads(json.dumps(dict(method=method, seed=seed, protocol={k: v for k,v in asdict(p).items() if k != 'rounds'})))
-
-def identity_of(line:dict)->dict:
-    "The identity that a line of a log states."
-    try: return identity(Protocol.from_dict(line['protocol']), line['method'], line['seed'])
-    except TypeError as e: raise ValueError(f"A log's protocol is none of this version: {e}.") from None
+    return identity_of(dict(method=method, seed=seed, protocol=asdict(p)))
 
 def differences(a:dict, b:dict)->str:
     "What tells two identities apart, for people."
@@ -407,11 +407,12 @@ def train_round(
     p:Protocol, # What to do
     seed:int, # Of the run
     round:int, # Of the run
+    watch:Callable|None=None, # Called as (step, batch) before each step
 )->tuple: # Trained nets, {term: its last value}
     "Train one round's nets from scratch, on one thread."
     learner = LEARNERS[p.learner]
     nets = fresh_nets(learner, pool, p, seed, round)
-    with one_thread(): return nets, train(nets, learner, p, pool.x, draw(pool, p, seed, round))
+    with one_thread(): return nets, train(nets, learner, p, pool.x, draw(pool, p, seed, round), watch)
 
 def query_seed(seed:int, round:int)->int:
     "The seed of a round's view."
@@ -457,7 +458,7 @@ def rounds(
     folder:Path|str, # Where the log goes
     device:str='auto', # 'auto', 'cpu' or 'cuda'
     data:Dataset|None=None, # Fetched by default
-): # Generator: yields the arguments of `train_round`, is sent what that returns, yields the line
+): # Generator: yields the arguments of `train_round`, is sent what that returns and the seconds it took, yields the line
     "The rounds of a run that its log does not hold yet."
     if not re.fullmatch(r'\w+', method): raise ValueError(f"A method's name is made of letters, digits and underscores: {method!r} is not.")
     check_seed(seed)
@@ -474,11 +475,9 @@ def rounds(
         for round in range(len(lines), n_queries(p)+1):
             line = dict(method=method, seed=seed, round=round, n_labelled=len(pool.labelled)) | ({} if round else dict(initial=pool.labelled.tolist()))
             budget = 0 if round == n_queries(p) else min(p.budget, p.max_labels - len(pool.labelled))
-            started = time.perf_counter()
-            nets, losses = yield pool, p, seed, round
-            trained = time.perf_counter() - started
+            nets, losses, seconds = yield pool, p, seed, round
             pool, found = query_round(nets, pool, p, seed, round, data, val, budget)
-            found['timing'] = dict(train=trained, **found['timing'])
+            found['timing'] = dict(train=seconds, **found['timing'])
             lines.append(json.loads(json.dumps(dict(**line, train_loss=losses, **found, protocol=asdict(p), **about))))
             write_line(path, lines[:-1], lines[-1])
             yield lines[-1]
@@ -495,10 +494,10 @@ def run(
     "Run active learning, or go on with it: every line is on disk before it is yielded."
     asking, shared = rounds(p, method, seed, folder, device, data), {} if shared is None else shared
     for pool, p, seed, round in asking:
-        key = replace(p, sampler='random', budget=1, max_labels=p.n_init, rounds=None), seed, round
+        key, started = (replace(p, sampler='random', budget=1, max_labels=p.n_init, rounds=None), seed, round), time.perf_counter()
         trained = shared[key] if key in shared else train_round(pool, p, seed, round)
         if round == 0: shared.clear(); shared[key] = trained
-        yield asking.send(trained)
+        yield asking.send((*trained, time.perf_counter() - started))
 
 # %% ../nbs/04_loop.ipynb #f1bc936e
 def stored_lines(path:Path, p:Protocol, method:str, seed:int)->list: # Lines to keep
@@ -694,6 +693,9 @@ def run_in_lockstep(
         key = lambda w: (w[1][1].dataset, lockstep_key(w[1][1]))
         group = [w for w in waiting if key(w) == key(waiting[0])][:at_most]
         waiting = [w for w in waiting if all(w is not g for g in group)]
-        for (asking, _), trained in zip(group, train_lockstep([asked for _,asked in group])):
-            yield asking.send(trained)
+        started = time.perf_counter()
+        trained = train_lockstep([asked for _,asked in group])
+        seconds = (time.perf_counter() - started)/len(group) # a run's share
+        for (asking, _), found in zip(group, trained):
+            yield asking.send((*found, seconds))
             if (asked := next(asking, None)) is not None: waiting.append((asking, asked))

@@ -48,9 +48,9 @@ def picked_images(
 
 # %% ../nbs/24_watch.ipynb #7ef7b255
 def need_writer():
-    "PyTorch's writer of event files; `ValueError` when TensorBoard is not installed."
+    "PyTorch's writer of event files; `ImportError` when TensorBoard is not installed."
     try: from torch.utils.tensorboard import SummaryWriter
-    except ImportError: raise ValueError("TensorBoard is not installed: pip install 'm2vaal_nb[tensorboard]' brings it.") from None
+    except ImportError: raise ImportError("TensorBoard is not installed: pip install 'm2vaal_nb[tensorboard]' brings it.") from None
     return SummaryWriter
 
 class Watch:

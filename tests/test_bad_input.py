@@ -3,7 +3,7 @@ import gzip, json, subprocess
 from dataclasses import replace
 import numpy as np, pytest, torch
 from m2vaal_nb import data
-from m2vaal_nb.cli import m2vaal_demo, m2vaal_figures, m2vaal_run
+from m2vaal_nb.cli import m2vaal_bench, m2vaal_demo, m2vaal_figures, m2vaal_run
 from m2vaal_nb.data import *
 from m2vaal_nb.experiments import plan, protocol_for, read_results, revisit, run_grid
 from m2vaal_nb.loop import Protocol, n_queries, pick_device, run
@@ -108,6 +108,10 @@ SHELL = { # what is wrong: (command, options, what its sentence says)
     'unknown device': (m2vaal_run, dict(name='demo', device='tpu'), 'choose one of auto, cpu, cuda'),
     'a folder that cannot be': (m2vaal_run, dict(name='demo', out='file/x'), 'Cannot write to file'),
     'a folder that cannot be, for the demonstration': (m2vaal_demo, dict(out='file/x'), 'Cannot write to file'),
+    'a benchmark into a folder that cannot be': (m2vaal_bench, dict(out='file/x.json'), 'Cannot write to file'),
+    'a benchmark into a folder': (m2vaal_bench, dict(out='.'), '. is a folder'),
+    'workers that are words': (m2vaal_run, dict(name='demo', workers='many'), "'many' is not a whole number"),
+    'a cluster that is not there': (m2vaal_run, dict(name='demo', workers='127.0.0.1:9'), 'No Ray cluster answers at 127.0.0.1:9'),
     'no results folder': (m2vaal_figures, dict(results='nowhere'), 'no folder nowhere'),
     'an empty results folder': (m2vaal_figures, dict(results='.'), 'holds no logs'),
 }
@@ -142,7 +146,7 @@ LOGS = { # damage -> what its sentence says
     'another seed inside': (lambda l: [t.replace('"seed": 0', '"seed": 1') for t in l], 'seed is 1 there, 0 here'),
     'another method inside': (lambda l: [t.replace('"method": "random"', '"method": "vaal"') for t in l], "method is 'vaal' there"),
     'another protocol inside': (lambda l: [t.replace('"steps": 2', '"steps": 3') for t in l], 'steps is 3 there, 2 here'),
-    'a field that no version has': (lambda l: [t.replace('"steps": 2', '"steps": 2, "colour": 3') for t in l], "unexpected keyword argument 'colour'"),
+    'a field that no version has': (lambda l: [t.replace('"steps": 2', '"steps": 2, "colour": 3') for t in l], 'colour is 3 there, None here'),
     'ids outside the pool': (lambda l: [json.dumps({**json.loads(l[0]), 'queried': [10**6]}), *l[1:]], 'not in the pool: 1000000'),
 }
 

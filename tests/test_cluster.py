@@ -1,8 +1,10 @@
 "A grid on Ray ends with the logs of a grid at home, whatever dies meanwhile."
-import os, shutil, signal, socket, sys
+import os, shutil, signal, socket, sys, time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 import pytest
+from m2vaal_nb import cluster
 from m2vaal_nb.cluster import check_address, connected, go_on, pick_cluster_device, run_on_ray
 from m2vaal_nb.loop import only_writer, read_log, run
 from m2vaal_nb.samplers import SAMPLERS, margin
@@ -106,9 +108,9 @@ def test_another_kind_of_machine_is_said(ray, jobs, home, few, tmp_path):
     with pytest.warns(UserWarning, match='was begun with .* and goes on with'): list(run_on_ray(jobs[1:], tmp_path/'ray', data=few))
     assert timeless(log) == timeless(home/log.name)
 
-def test_connected_already(ray, jobs, tmp_path):
-    with socket.create_server(('127.0.0.1', 0)) as there:
-        with pytest.raises(ValueError, match='connected to a Ray cluster already'): next(run_on_ray(jobs, tmp_path, f'127.0.0.1:{there.getsockname()[1]}'))
+def test_connected_already(ray, jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, 'check_address', lambda address: None)
+    with pytest.raises(ValueError, match='connected to a Ray cluster already'): next(run_on_ray(jobs, tmp_path, '127.0.0.1:6379'))
 
 # --- without a Ray ---
 @pytest.mark.parametrize('address, says', [
@@ -117,6 +119,18 @@ def test_connected_already(ray, jobs, tmp_path):
 def test_bad_addresses(address, says):
     with pytest.raises(ValueError, match=says) as e: check_address(address)
     assert '\n' not in str(e.value)
+
+@pytest.mark.parametrize('says', [None, b'HTTP/1.1 400 Bad Request\r\n\r\n', b''])
+@pytest.mark.parametrize('scheme', ['', 'ray://'])
+def test_what_is_no_ray_is_told_within_seconds(scheme, says):
+    "Something that keeps silent, a web server, and something that hangs up."
+    with socket.create_server(('127.0.0.1', 0)) as there, ThreadPoolExecutor() as pool:
+        there.settimeout(5)
+        answer = pool.submit(lambda: (conn := there.accept()[0], says is None or conn.sendall(says), says is None or conn.close()))
+        started = time.perf_counter()
+        with pytest.raises(ValueError, match='No Ray cluster answers at .*: (timed out|what answers is no Ray|.*reset by peer)'): check_address(f'{scheme}127.0.0.1:{there.getsockname()[1]}')
+        assert time.perf_counter() - started < 10
+        answer.result()[0].close()
 
 def test_a_run_moves_after_any_round(jobs, home, few):
     for job in jobs:
@@ -130,4 +144,4 @@ def test_devices():
 
 def test_without_ray_one_sentence_says_what_to_install(monkeypatch, jobs, tmp_path):
     monkeypatch.setitem(sys.modules, 'ray', None)
-    with pytest.raises(ValueError, match=r"pip install 'm2vaal_nb\[ray\]'"): next(run_on_ray(jobs, tmp_path))
+    with pytest.raises(ImportError, match=r"pip install 'm2vaal_nb\[ray\]'"): next(run_on_ray(jobs, tmp_path))

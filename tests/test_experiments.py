@@ -1,11 +1,13 @@
 "What is read from logs, drawn from them, and said while they grow."
-import re
+import re, shutil, sys, time
 from dataclasses import asdict, replace
 import numpy as np, pandas as pd, pytest, torch
+from conftest import ROOT
 from scipy import stats
-from m2vaal_nb import cli, experiments
+from m2vaal_nb import cli, experiments, fig3, report
+from m2vaal_nb.data import CLASSES
 from m2vaal_nb.experiments import *
-from m2vaal_nb.loop import LEARNERS, read_log
+from m2vaal_nb.loop import LEARNERS, read_log, run
 from m2vaal_nb.samplers import SAMPLERS
 
 SMALL = dict(n_init=20, budget=8, max_labels=44, rounds=1, steps=2, batch=8, n_val=50)
@@ -75,6 +77,7 @@ def test_commands_from_end_to_end(few, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiments, 'dataset', lambda name: few)
     monkeypatch.setitem(PROTOCOLS, 'demo', replace(PROTOCOLS['demo'], **SMALL, init_classes=()))
     monkeypatch.setattr(experiments, 'n_workers', lambda *_: 1)
+    monkeypatch.setitem(sys.modules, 'm2vaal_nb.watch', None)          # not imported: nobody asked for TensorBoard
     out = str(tmp_path/'out')
     cli.m2vaal_run.__wrapped__('demo', 'random,vaal', '0,1', out=out)
     cli.m2vaal_demo.__wrapped__(out)
@@ -98,3 +101,67 @@ def test_workers_asked_for():
     assert n_workers(3, jobs, 'cpu') == 3 and n_workers(99, jobs, 'cpu') == len(jobs) and n_workers('auto', jobs, 'cpu') >= 1 and n_workers('auto', jobs[:1], 'cpu') == 1 and n_workers('lockstep', jobs, 'cpu') == 0
     for bad in (0, -1, 1.5, 'many', True, None):
         with pytest.raises(ValueError, match="allowed are 'auto'"): n_workers(bad, jobs, 'cpu')
+    with pytest.raises(ValueError, match='share one dataset'): run_grid([*jobs, *plan('mnist')], 'nowhere')
+
+# --- logs of other people, damaged and unfinished ---
+def test_class_names_are_those_of_the_datasets(few):
+    from torchvision import datasets
+    assert CLASSES['fashion_mnist'] == few.classes == tuple(datasets.FashionMNIST.classes) and CLASSES['mnist'] == tuple(datasets.MNIST.classes)
+    assert CLASSES['cifar10'][0] == 'airplane' and len(set(CLASSES['cifar10'])) == 10
+
+@pytest.fixture
+def mixed(logs, few, tmp_path, monkeypatch):
+    "Results with a folder of ours, in which a method was registered elsewhere, and a damaged one."
+    folder = shutil.copytree(logs[0].parent, tmp_path/'mixed')
+    with monkeypatch.context() as m:
+        m.setitem(SAMPLERS, 'ratio', SAMPLERS['margin'])
+        list(run(replace(plan('demo', ['random'], **SMALL)[0][0], sampler='ratio'), 'm2_ratio', 0, folder/'demo', 'cpu', few))
+    (folder/'bad').mkdir()
+    (folder/'bad/random-0.jsonl').write_text('nonsense\n')
+    return folder
+
+def test_methods_registered_elsewhere_are_read_and_drawn(mixed):
+    runs = read_results(mixed/'demo')
+    assert 'ratio' not in SAMPLERS and methods_in(runs) == [*(m for m in METHODS if m in set(runs.method)), 'm2_ratio'] == list(accuracy_table(runs).index)
+    assert 'm2_ratio' in {l.get_label().split()[0] for l in plot_curves(runs).axes[0].lines}
+    with pytest.raises(ValueError, match="Unknown sampler 'ratio'"): rewind(mixed/'demo/m2_ratio-0.jsonl', 0)       # here its meaning is needed
+
+def test_figures_need_no_images_and_outlive_a_bad_folder(mixed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('M2VAAL_DATA', str(tmp_path/'nowhere'))
+    experiments.dataset.cache_clear()
+    cli.m2vaal_figures.__wrapped__(str(mixed), str(tmp_path/'figures'))
+    out, err = capsys.readouterr()
+    assert err.count('\n') == 1 and err.startswith('m2vaal_figures: Left out: ') and 'line 1 is not the record of round 0' in err
+    assert 'm2_ratio' in out and {f'demo{o}.png' for o in ('', '_classes', '_wrong')} <= {o.name for o in (tmp_path/'figures').iterdir()}
+
+def test_claims_that_cannot_be_judged_do_not_undo_the_figures(mixed, tmp_path, capsys):
+    (mixed/'bad').rename(mixed/'fig2b')
+    cli.m2vaal_figures.__wrapped__(str(mixed), str(tmp_path/'figures'))
+    assert [l.split(':')[1] for l in capsys.readouterr().err.splitlines()] == [' Left out', ' The claims are not judged']
+
+def test_of_a_sweep_finished_runs_count(few, tmp_path):
+    for setting,methods in {'base': ['random', 'vaal'], 'beta-10.0': ['vaal']}.items():
+        run_grid(plan('demo', methods, [0, 1], **SMALL), tmp_path/'sensitivity'/setting, 'cpu', lambda s: None, few)
+    log = tmp_path/'sensitivity/base/vaal-1.jsonl'
+    log.write_text(log.read_text().splitlines(True)[0])
+    runs = report.read_logs(tmp_path)[1]['sensitivity']
+    assert runs.groupby(['setting', 'method']).seed.nunique().to_dict() == {('base', 'random'): 2, ('base', 'vaal'): 1, ('beta-10.0', 'vaal'): 2}
+    assert report.of_sweep('sensitivity', runs)[0] and sweep_table(runs).loc['base', 'vaal'].endswith('(1)')
+    shutil.rmtree(tmp_path/'sensitivity/base')
+    (_, fig, table), = report.figures(tmp_path)
+    assert fig is None and list(table.index) == ['beta-10.0'] and table.vaal.iloc[0].endswith('(2)')
+
+def test_every_sweep_has_a_table(tmp_path, capsys):
+    for name in ('stability', 'tuning_alpha'): shutil.copytree(f'{ROOT}/results/{name}', tmp_path/name)
+    assert [(name, path) for name,path,table in report.make_figures(tmp_path, tmp_path/'figures') if len(table)] == [('stability', None), ('tuning_alpha', None)]
+
+def test_lockstep_shares_its_time_out(few, tmp_path):
+    jobs, started = plan('demo', ['random', 'margin', 'entropy'], [0, 1], **{**SMALL, 'rounds': None, 'steps': 20}), time.perf_counter()
+    run_grid(jobs, tmp_path, 'cpu', lambda s: None, few, 'lockstep')
+    assert sum(sum(line['timing'].values()) for log in tmp_path.glob('*.jsonl') for line in read_log(log)) < time.perf_counter() - started
+
+def test_a_probe_that_is_interrupted_promises_nothing(tmp_path, monkeypatch, capsys):
+    def interrupt(*_): raise KeyboardInterrupt
+    monkeypatch.setattr(fig3, 'probe_fig3', interrupt)
+    with pytest.raises(SystemExit, match='130'): cli.m2vaal_probe.__wrapped__(str(tmp_path))
+    assert 'measures everything again' in capsys.readouterr().err

@@ -70,4 +70,4 @@ def test_classes_and_images_of_a_line(logs, few):
 
 def test_without_tensorboard_one_sentence_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
-    with pytest.raises(ValueError, match=r"pip install 'm2vaal_nb\[tensorboard\]'"): Watch(tmp_path)
+    with pytest.raises(ImportError, match=r"pip install 'm2vaal_nb\[tensorboard\]'"): Watch(tmp_path)
