@@ -31,7 +31,7 @@ def finished(
     return runs[reached == runs.groupby(setting).n_labelled.transform('max')]
 
 def read_all(
-    folder:str|Path='../results', # Of logs, a folder for each experiment
+    folder:str|Path, # Of logs, a folder for each experiment
 )->dict: # Name -> table of runs; 'gradients', 'fig3' and 'latents' are tables of their own
     "Everything a claim may be judged by."
     folder, single = Path(folder), ('fig2a', 'fig2b', 'fig4', 'fig4_large', 'mnist', 'mnist_balanced')

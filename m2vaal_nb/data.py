@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STREAMS', 'IDX_MD5', 'DEBIAN', 'SOURCES', 'DATASETS', 'CLASSES', 'rng', 'read_verified', 'find_idx', 'cache_dir',
-           'write_whole', 'stage', 'from_torchvision', 'from_apt', 'reason', 'idx_root', 'Dataset', 'images_of',
-           'load_dataset', 'show_images', 'split_ids', 'lookup', 'Pool', 'as_ids', 'check_labels', 'initial_ids',
-           'tie_ranks', 'check_budget', 'PoolView', 'progress']
+           'stage', 'from_torchvision', 'from_apt', 'reason', 'idx_root', 'Dataset', 'images_of', 'load_dataset',
+           'show_images', 'split_ids', 'lookup', 'Pool', 'as_ids', 'check_labels', 'initial_ids', 'tie_ranks',
+           'check_budget', 'PoolView', 'progress']
 
 # %% ../nbs/00_data.ipynb #b69e14cd
 import gzip, hashlib, os, subprocess, tempfile, warnings, zlib
@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from fastcore.imports import in_notebook
 from torch import Tensor
+
+from .files import write_whole
 
 # %% ../nbs/00_data.ipynb #b81271bd
 STREAMS = ('split', 'init', 'nets', 'labelled', 'unlabelled', 'noise', 'query') # append only: a stream's place is its key
@@ -69,19 +71,6 @@ def find_idx(
 def cache_dir()->Path:
     "Where downloaded data is kept: `$XDG_CACHE_HOME/m2vaal_nb`, by default under `~/.cache`."
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'m2vaal_nb'
-
-# %% ../nbs/00_data.ipynb #f8c09d6f
-def write_whole(
-    path:Path, # A file; its folder is made when there is none
-    raw:bytes, # All it shall hold
-):
-    "Write a file durably, so that it is never seen half-written."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
-        with part.open('wb') as f: f.write(raw); f.flush(); os.fsync(f.fileno())
-        os.replace(part, path)
-    except BaseException: part.unlink(missing_ok=True); raise
 
 # %% ../nbs/00_data.ipynb #93204c87
 def stage(
@@ -338,7 +327,7 @@ class PoolView:
         rows = np.concatenate([above, equal[np.argpartition(rank[equal], some-1)[:some]]])
         return self.ids[rows[np.lexsort((rank[rows], -score_N[rows]))]]
 
-# %% ../nbs/00_data.ipynb #fd84d976
+# %% ../nbs/00_data.ipynb #d7bf783a
 def progress(
     items, # To go through; None for a bar that is told of every step by `update()`
     what:str, # In words, before the bar

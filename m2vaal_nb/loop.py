@@ -310,7 +310,7 @@ def discriminator_quality(d_L, d_U)->dict: # `d_acc` and `d_auc`; None without a
     truth, d = np.repeat([1, 0], [len(d_L), len(d_U)]), np.concatenate([d_L, d_U])
     return dict(d_acc=float(balanced_accuracy_score(truth, d > .5)), d_auc=float(roc_auc_score(truth, d)))
 
-# %% ../nbs/04_loop.ipynb #b614e01a
+# %% ../nbs/04_loop.ipynb #06f6aa27
 def identity_of(line:dict)->dict: # As JSON has it
     "What a line of a log says that its run is. Fields that it lacks, because it is older than they are, have their defaults; nothing is asked of names, which may be somebody's own."
     said = {k: v for k,v in {**asdict(Protocol()), **line['protocol']}.items() if k != 'rounds'}

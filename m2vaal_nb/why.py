@@ -19,7 +19,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch.nn import functional as F
 
 from .claims import evenness
-from .experiments import LINEUPS, METHODS, STYLE, dataset, revisit, rewind
+from .experiments import LINEUPS, dataset, methods_in, revisit, rewind, style
 from .loop import LEARNERS, draw, fresh_nets, one_thread, phase_loss, predict, read_log, train
 from .losses import TERMS, elbo_terms
 from .statistics import areas
@@ -44,9 +44,9 @@ def plot_discriminator(
 ): # The figure
     "The discriminator's AUC against the classifier's accuracy, a point for each round."
     fig, ax = plt.subplots(figsize=(7, 4))
-    for method in [m for m in METHODS if runs[runs.method == m].d_auc.notna().any()]:
+    for method in methods_in(runs[runs.d_auc.notna()]):
         some = runs[runs.method == method]
-        color, _, marker = STYLE[method]
+        color, _, marker = style(method)
         ax.scatter(100*some.test_acc, some.d_auc.astype(float), s=14, color=color, alpha=.6, marker='x' if method == 'm2_random' else marker, linewidths=.8, label=method)
     ax.axhline(.5, color='#777777', lw=1, ls=':')
     return finished_axes(ax, 'test accuracy of the classifier, %', "discriminator's AUC")
@@ -59,8 +59,8 @@ def plot_wrong(
     fig, ax = plt.subplots(figsize=(8.5, 4))
     bought = runs[runs.queried.map(len) > 0]
     share = (100*bought.queried_wrong/bought.queried.map(len)).groupby([bought.method, bought.n_labelled]).mean()
-    for method in [m for m in STYLE if m in share.index]:
-        color, dash, marker = STYLE[method]
+    for method in methods_in(bought):
+        color, dash, marker = style(method)
         ax.plot(share[method].index, share[method], dash, color=color, marker=marker, markersize=3.5, label=method)
     return finished_axes(ax, 'labels', 'picks that the classifier has wrong, %', handlelength=3.5, loc='center left', bbox_to_anchor=(1, .5))
 
@@ -71,7 +71,7 @@ def plot_classes(
 ): # The figure
     "Share of each class in each query, mean over seeds."
     bought = runs[runs.queried.map(len) > 0]
-    methods = [m for m in METHODS if m in set(bought.method)]
+    methods = methods_in(bought)
     fig, axes = plt.subplots(1, len(methods), figsize=(1.5*len(methods)+1, 4.6), sharey=True, squeeze=False)
     for ax,method in zip(axes[0], methods):
         share = bought[bought.method == method].groupby('round').queried_classes.apply(lambda q: np.mean([np.array(c)/np.sum(c) for c in q], axis=0))
@@ -204,9 +204,11 @@ def sensitivity_map(
 )->pd.DataFrame: # A row a setting, a column a method: points of area above random, mean over seeds
     "How far each method is from random picks: those of the setting, or of `base` where the setting changes nothing for a plain classifier."
     of = {s: areas(runs) for s,runs in sweep.groupby('setting')}
-    def random(s): return of[s].get('random', np.nan) if 'random' in LINEUPS[f'sensitivity/{s}'] else of['base']['random']
+    def random(s):
+        if 'random' in of[s] or 'random' in LINEUPS.get(f'sensitivity/{s}', ()) or 'base' not in of: return of[s].get('random', np.nan)
+        return of['base'].get('random', np.nan)
     ahead = pd.DataFrame({s: 100*a.drop(columns='random', errors='ignore').sub(random(s), axis=0).mean() for s,a in of.items()}).T
-    return ahead[[m for m in METHODS if m in ahead]].sort_index(key=lambda s: s.where(s != 'base', ''))
+    return ahead[methods_in(sweep[sweep.method != 'random'])].sort_index(key=lambda s: s.where(s != 'base', ''))
 
 def plot_sensitivity(
     ahead:pd.DataFrame, # Of `sensitivity_map`
