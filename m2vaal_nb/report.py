@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['read_logs', 'of_sweep', 'figures', 'make_figures', 'claims_table']
 
-# %% ../nbs/16_report.ipynb #c4666bc4
+# %% ../nbs/16_report.ipynb #805465b3
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ from .fig3 import show_kept
 from .tuning import plot_tuning, validation_accuracy
 from .why import plot_classes, plot_cosines, plot_discriminator, plot_sensitivity, plot_wrong, sensitivity_map
 
-# %% ../nbs/16_report.ipynb #210ffd4c
+# %% ../nbs/16_report.ipynb #1ac84ab9
 def read_logs(
     results:str|Path, # Holds logs, or a folder of logs for each experiment
 )->tuple: # Name -> table of `read_results`; name -> table of `read_sweep`, finished runs only
@@ -34,7 +34,7 @@ def read_logs(
     if not runs and not sweeps: raise ValueError(f"{results} holds no logs that can be read, nor do its folders: run an experiment first, or name the folder that has them.")
     return runs, sweeps
 
-# %% ../nbs/16_report.ipynb #06e7d54e
+# %% ../nbs/16_report.ipynb #4bfb3c58
 def of_sweep(
     name:str, # Of the sweep
     runs:pd.DataFrame, # Of `read_sweep`
@@ -60,8 +60,7 @@ def figures(
         for n,fig in show_kept(results).items(): yield f'fig3_{n}', fig, None
     if (results/'gradients.csv').exists(): yield 'gradients', plot_cosines(pd.read_csv(results/'gradients.csv')), None
 
-
-# %% ../nbs/16_report.ipynb #5fecffd0
+# %% ../nbs/16_report.ipynb #c2b6da18
 def make_figures(
     results:str|Path, # Holds logs, or a folder of logs for each experiment
     out:str|Path, # PNG files go there
@@ -74,7 +73,7 @@ def make_figures(
             fig.savefig(path, dpi=120, bbox_inches='tight')
         yield name, path, table
 
-# %% ../nbs/16_report.ipynb #7d235186
+# %% ../nbs/16_report.ipynb #edf66b16
 def claims_table(
     results:str|Path, # Holds a folder of logs for each experiment
 )->pd.DataFrame|None: # A row a claim; None when there is nothing to judge by
