@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'medians', 'machine', 'plain_autoencode', 'plain_adversarial', 'plain_ranked', 'plain_discriminate',
-           'straightforward', 'compiled', 'Stepper', 'Kernels', 'kernels_alone', 'bench_steps', 'bench_reuse',
-           'bench_feeding', 'bench_scoring', 'memory', 'select_once', 'bench_selection', 'steps_per_second',
-           'bench_workers', 'bench_lockstep', 'bench', 'tables']
+           'straightforward', 'compiled', 'Stepper', 'Kernels', 'kernels_in_place', 'kernels_alone', 'bench_steps',
+           'bench_reuse', 'bench_feeding', 'bench_scoring', 'memory', 'select_once', 'bench_selection',
+           'steps_per_second', 'bench_workers', 'bench_lockstep', 'bench', 'tables']
 
 # %% ../nbs/06_speed.ipynb #6c9e29ac
 import json, multiprocessing, platform, shutil, time
@@ -111,15 +111,28 @@ class Stepper:
         with FlopCounterMode(display=False) as counter: self()
         return counter.get_total_flops()/1e9
 
-# %% ../nbs/06_speed.ipynb #6578daea
+# %% ../nbs/06_speed.ipynb #23075c08
 class Kernels(TorchDispatchMode):
-    "Keeps every call to PyTorch's kernels while it is on, with its arguments."
-    def __init__(self):
+    "Times every call to PyTorch's kernels while it is on, and keeps it with its arguments."
+    def __init__(self, keep:bool=True):
         super().__init__()
-        self.calls = []
+        self.keep, self.calls, self.seconds = keep, [], 0.
     def __torch_dispatch__(self, kernel, types, args=(), kwargs=None):
-        self.calls.append((kernel, args, kwargs or {}))
-        return kernel(*args, **kwargs or {})
+        if self.keep: self.calls.append((kernel, args, kwargs or {}))
+        started = time.perf_counter()
+        found = kernel(*args, **kwargs or {})
+        self.seconds += time.perf_counter() - started
+        return found
+
+def kernels_in_place(
+    step, # A `Stepper`
+    repeats:int=10, # Steps
+)->float: # Seconds, the median
+    "The kernels of a step while it runs: what is left is Python, PyTorch's dispatch and its graph."
+    def one():
+        with Kernels(keep=False) as found: step()
+        return found.seconds
+    return float(np.median([one() for _ in range(repeats)]))
 
 def kernels_alone(
     step, # A `Stepper`
@@ -140,8 +153,8 @@ def bench_steps(
         steps = [Stepper(learner), Stepper(learner, plain=True)] + ([Stepper(compiled(learner))] if compile and shutil.which('c++') else [])
         gflop, (t, t_plain, *t_compiled) = steps[0].gflop(), [1000*t for t in medians(*steps, repeats=repeats, warm=3)]
         floor = 1000*gflop/peak
-        found[name] = dict(gflop=gflop, ms=t, straightforward_ms=t_plain, ratio=t/t_plain, **{'compiled_ms': v for v in t_compiled}, kernels_ms=1000*kernels_alone(steps[0]),
-                           floor_ms=floor, of_peak=floor/t)
+        found[name] = dict(gflop=gflop, ms=t, straightforward_ms=t_plain, ratio=t/t_plain, **{'compiled_ms': v for v in t_compiled}, in_place_ms=1000*kernels_in_place(steps[0], repeats),
+                           kernels_ms=1000*kernels_alone(steps[0]), floor_ms=floor, of_peak=floor/t)
     return found
 
 # %% ../nbs/06_speed.ipynb #790d44fb
@@ -240,7 +253,7 @@ def bench_selection(
         runs = {n: select_once(name, n) for n in sizes}
         slope = np.polyfit(np.log(sizes[1:]), np.log([runs[n][0] for n in sizes[1:]]), 1)[0]
         found[name] = dict(seconds={n: t for n,(t,_) in runs.items()}, floats_a_row=(runs[sizes[-1]][1] - runs[sizes[-2]][1])/4/(sizes[-1] - sizes[-2]), growth_exponent=slope,
-                           of_55000={b: min(select_once(name, 55_000, b)[0] for _ in range(3)) for b in budgets})
+                           of_55000={b: min(select_once(name, 55_000, b)[0] for _ in range(5)) for b in budgets})
     return found
 
 # %% ../nbs/06_speed.ipynb #0a6d0934
