@@ -8,7 +8,7 @@ __all__ = ['BLOCK', 'TIE', 'SAMPLERS', 'SCORES', 'blocks', 'check_probs', 'as_ro
            'Cluster', 'shares', 'check_latents', 'clusters', 'class_anchors_rows', 'weighted_scores',
            'weighted_anchors_rows', 'class_anchors', 'weighted_anchors', 'scores_at_picks', 'replay']
 
-# %% ../nbs/03_samplers.ipynb #5d03a30e
+# %% ../nbs/03_samplers.ipynb #c501ce88
 import warnings
 from itertools import repeat
 
@@ -116,17 +116,19 @@ def first_best(score_N:np.ndarray, rank_N:np.ndarray)->int: # A row
 class Cluster:
     "Some unlabelled rows, and the sum of each one's distances to the anchors so far."
     def __init__(self,
-        z_U_D:Tensor, # (U, D) latents of all unlabelled rows; never copied whole
+        z_U_D:Tensor, # (U, D) latents of all unlabelled rows; only a small cluster keeps a copy of its own
         rows:np.ndarray, # Which of them belong to the cluster
         rank_U:np.ndarray, # (U,) ranks of all unlabelled rows
         anchors:Tensor, # (A, D) latents of the cluster's labelled rows
     ):
         self.z, self.rows, self.rank, self.free = z_U_D, rows, rank_U, np.ones(len(rows), bool)
         self.sums, self.anchored = np.zeros(len(rows)), len(anchors) > 0
+        self.held = self._latents(slice(None)) if len(rows) <= BLOCK//2 else None
         for some in anchors.double().split(64): self._add(some)
+    def _latents(self, b): return self.z.index_select(0, torch.from_numpy(self.rows[b])).double()
     def _add(self, anchors):
         for b in blocks(len(self.rows)):
-            z = self.z.index_select(0, torch.from_numpy(self.rows[b])).double()
+            z = self._latents(b) if self.held is None else self.held
             self.sums[b] += torch.cdist(z, anchors, compute_mode='donot_use_mm_for_euclid_dist').sum(-1).numpy()
     def best(self, score_N:np.ndarray)->int: # A place in the cluster
         "Where the score is highest among rows not yet picked."
@@ -239,14 +241,14 @@ def weighted_anchors(
 SAMPLERS = dict(random=random, least_confidence=least_confidence, margin=margin, entropy=entropy,
                 discriminator=discriminator, class_anchors=class_anchors, weighted_anchors=weighted_anchors)
 
-# %% ../nbs/03_samplers.ipynb #a8b54d7b
+# %% ../nbs/03_samplers.ipynb #3080f2b6
 SCORES = { # Sampler: what it ranks by, in words; view -> (N,) of these, the highest picked first
     least_confidence: ('1 − probability of the predicted class', lambda view: least_confidence_scores(view.need('p_N_C'))),
     margin: ('probability of the second class − that of the first', lambda view: margin_scores(view.need('p_N_C'))),
     entropy: ('entropy of the prediction, nats', lambda view: entropy_scores(view.need('p_N_C'))),
     discriminator: ('−P(labelled), by the discriminator', lambda view: -torch.as_tensor(view.need('d_N')))}
 
-# %% ../nbs/03_samplers.ipynb #92a244d0
+# %% ../nbs/03_samplers.ipynb #40e62963
 def scores_at_picks(
     view:PoolView, # What the sampler saw
     sampler, # (view, budget) -> ids

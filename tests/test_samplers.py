@@ -114,3 +114,14 @@ def test_anchors_depend_on_relative_distances_only(shift, scale, seed):
     p = np.eye(3)[y]*.6 + g.dirichlet([1]*3, 20)*.4
     for pick in (lambda f: class_anchors_rows(f(z_U), y, f(z_L), y[:6], 7, 3), lambda f: weighted_anchors_rows(f(z_U), p, f(z_L), y[:6], 7)):
         assert (pick(lambda z: z) == pick(lambda z: scale*z + shift)).all()
+
+@pytest.mark.parametrize('block', [1, 7, 64])   # rows of a cluster: 40
+def test_blocks_do_not_change_the_picks(block, monkeypatch, tmp_path):
+    g = np.random.default_rng(0)
+    z_U, z_L, y = g.normal(size=(200, 3)), g.normal(size=(10, 3)), np.arange(200) % 5
+    p = np.eye(5)[y]*.4 + g.dirichlet([1]*5, 200)*.6
+    np.save(tmp_path/'z.npy', z_U)
+    def picks(z): return [class_anchors_rows(z, y, z_L, y[:10], 60, 5), weighted_anchors_rows(z, p, z_L, y[:10], 60)]
+    whole = picks(z_U)                          # a cluster fits: it keeps its latents
+    monkeypatch.setattr('m2vaal_nb.samplers.BLOCK', block)
+    for z in (z_U, np.load(tmp_path/'z.npy', mmap_mode='r')): np.testing.assert_array_equal(picks(z), whole)
