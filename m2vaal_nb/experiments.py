@@ -216,7 +216,7 @@ def read_sweep(
     if not found: raise ValueError(f"{folder} holds no folders of logs: run the sweep first, or name the folder that has them.")
     return pd.concat(found, names=['setting']).reset_index('setting').reset_index(drop=True)
 
-# %% ../nbs/05_experiments.ipynb #8bcedece
+# %% ../nbs/05_experiments.ipynb #d703ab59
 def methods_in(
     runs:pd.DataFrame, # With a column `method`
     order:Iterable|None=None, # Known ones; `METHODS` by default
@@ -234,9 +234,9 @@ def accuracy_table(
     "Test accuracy by method and number of labels."
     wide = runs.groupby(['method', 'n_labelled']).test_acc.apply(_cell).unstack()
     wide = wide[list(at)] if at is not None else wide.dropna(axis=1)
-    return wide.loc[methods_in(runs)].rename_axis(index='test accuracy, % (seeds)', columns='labels')
+    return wide.loc[methods_in(runs)].rename_axis(index='test accuracy, % ± standard deviation (seeds)', columns='labels')
 
-# %% ../nbs/05_experiments.ipynb #9f9a2132
+# %% ../nbs/05_experiments.ipynb #e4c0097a
 def sweep_table(
     runs:pd.DataFrame, # Of `read_sweep`
 )->pd.DataFrame: # A row a setting, by its number; a column a method
@@ -244,7 +244,7 @@ def sweep_table(
     last = runs[runs.n_labelled == runs.groupby('setting').n_labelled.transform('max')]
     wide = last.groupby(['setting', 'method']).test_acc.apply(_cell).unstack(fill_value='')[methods_in(last)]
     wide = wide.sort_index(key=lambda s: s.str.extract(r'([\d.]+)', expand=False).astype(float), kind='stable')
-    return wide.rename_axis(index='setting', columns='test accuracy, % (seeds)')
+    return wide.rename_axis(index='setting', columns='test accuracy, % ± standard deviation (seeds)')
 
 # %% ../nbs/05_experiments.ipynb #4a868817
 STYLE = dict( # colour (of Okabe and Ito, for colour-blind readers), line, marker

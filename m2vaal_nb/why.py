@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from .claims import evenness
 from .experiments import LINEUPS, dataset, methods_in, revisit, rewind, style
-from .fig3 import logs_of
+from .fig3 import logs_of, tabulate
 from .loop import LEARNERS, draw, fresh_nets, one_thread, phase_loss, predict, read_log, train
 from .losses import TERMS, elbo_terms
 from .statistics import areas
@@ -113,14 +113,8 @@ def probe_gradients(
     say=print, # Is told of every training
 )->Path: # Of `gradients.csv`
     "Gradients in the first, the middle and the last training of M2-VAAL, for every seed."
-    results, rows = Path(results), []
-    for path in logs_of(results, 'fig2b', 'm2_vaal'):
-        last = len(read_log(path)) - 1
-        for round in (0, last//2, last):
-            rows += gradient_cosines(path, round)
-            say(f"gradients: seed {rows[-1]['seed']}, {rows[-1]['n_labelled']} labels")
-    pd.DataFrame(rows).to_csv(results/'gradients.csv', index=False)
-    return results/'gradients.csv'
+    last = {path: len(read_log(path)) - 1 for path in logs_of(results, 'fig2b', 'm2_vaal')}
+    return tabulate(results, 'gradients', [(path, round) for path,n in last.items() for round in (0, n//2, n)], gradient_cosines, say)
 
 # %% ../nbs/15_why.ipynb #95530f9b
 def plot_cosines(
@@ -183,12 +177,8 @@ def probe_latents(
     say=print, # Is told of every training
 )->Path: # Of `latents.csv`
     "Spaces after the last training of Kingma's M2 on random labels, and of M2-VAAL without adversary, for every seed."
-    results, rows = Path(results), []
-    for path in logs_of(results, 'fig4', 'kingma_random') + logs_of(results, 'fig2b', 'm2_vaal_no_adv'):
-        rows += latent_structure(path, len(read_log(path)) - 1)
-        say(f"latent space: {rows[-1]['method']}, seed {rows[-1]['seed']}, {rows[-1]['n_labelled']} labels")
-    pd.DataFrame(rows).to_csv(results/'latents.csv', index=False)
-    return results/'latents.csv'
+    logs = logs_of(results, 'fig4', 'kingma_random') + logs_of(results, 'fig2b', 'm2_vaal_no_adv')
+    return tabulate(results, 'latents', [(path, len(read_log(path)) - 1) for path in logs], latent_structure, say)
 
 # %% ../nbs/15_why.ipynb #135a45a5
 def sensitivity_map(
