@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STREAMS', 'IDX_MD5', 'DEBIAN', 'SOURCES', 'DATASETS', 'CLASSES', 'rng', 'read_verified', 'find_idx', 'cache_dir',
            'stage', 'from_torchvision', 'from_apt', 'reason', 'idx_root', 'Dataset', 'images_of', 'load_dataset',
-           'show_images', 'split_ids', 'lookup', 'Pool', 'as_ids', 'check_labels', 'initial_ids', 'tie_ranks',
+           'show_images', 'split_ids', 'lookup', 'as_ids', 'check_labels', 'Pool', 'initial_ids', 'tie_ranks',
            'check_budget', 'PoolView', 'progress']
 
 # %% ../nbs/00_data.ipynb #b69e14cd
@@ -113,6 +113,7 @@ def reason(e:Exception)->str:
     said = (e.stderr or b'').decode(errors='replace') if isinstance(e, subprocess.CalledProcessError) else str(e)
     return (said.strip().splitlines() or [type(e).__name__])[-1]
 
+# %% ../nbs/00_data.ipynb #9701769d
 def idx_root(
     dataset:str='FashionMNIST', # 'FashionMNIST' or 'MNIST'
     root:str|Path|None=None, # The folder to use, and no other; by default `$M2VAAL_DATA`, else the first of `SOURCES` that has the data
@@ -203,8 +204,27 @@ def lookup(
     "The simulated oracle of a benchmark."
     return lambda ids: y_N[ids]
 
-# %% ../nbs/00_data.ipynb #8412197f
+# %% ../nbs/00_data.ipynb #9c10352f
+def as_ids(ids)->np.ndarray: # (n,) int64
+    "Dataset ids as an array; `ValueError` when they are not a list of non-negative integers."
+    ids = np.asarray(ids)
+    if ids.ndim != 1 or (len(ids) and (ids.dtype.kind not in 'iu' or ids.min() < 0)): raise ValueError("Ids must be a one-dimensional list of integers, 0 or more.")
+    return ids.astype(np.int64)
+
+def check_labels(
+    y, # Labels
+    n:int, # How many there must be
+    n_classes:int, # Allowed are 0 to n_classes-1
+)->np.ndarray: # (n,) int64
+    "Labels as an array; `ValueError` when they are not one class each."
+    y = np.asarray(y)
+    if y.shape != (n,) or (n and y.dtype.kind not in 'iu'): raise ValueError(f"Labels must be {n} integers in one dimension, not {y.dtype} of shape {y.shape}.")
+    if n and not (0 <= y.min() and y.max() < n_classes): raise ValueError(f"Labels must lie between 0 and {n_classes-1}: {y.min()} to {y.max()} were given.")
+    return y.astype(np.int64)
+
+# %% ../nbs/00_data.ipynb #ea032a54
 def _no_ids(): return np.empty(0, np.int64)
+def _some(ids, which): return ', '.join(map(str, np.unique(ids[which])[:5]))
 
 @dataclass(frozen=True, eq=False)
 class Pool:
@@ -228,26 +248,6 @@ class Pool:
         if not (inside := np.isin(ids, self.ids)).all(): raise ValueError(f"These ids are not in the pool: {_some(ids, ~inside)}.")
         y = check_labels(self.oracle(ids), len(ids), len(self.classes))
         return replace(self, labelled=np.concatenate([self.labelled, ids]), y=np.concatenate([self.y, y]))
-
-# %% ../nbs/00_data.ipynb #b7d43e56
-def _some(ids, which): return ', '.join(map(str, np.unique(ids[which])[:5]))
-
-def as_ids(ids)->np.ndarray: # (n,) int64
-    "Dataset ids as an array; `ValueError` when they are not a list of non-negative integers."
-    ids = np.asarray(ids)
-    if ids.ndim != 1 or (len(ids) and (ids.dtype.kind not in 'iu' or ids.min() < 0)): raise ValueError("Ids must be a one-dimensional list of integers, 0 or more.")
-    return ids.astype(np.int64)
-
-def check_labels(
-    y, # Labels
-    n:int, # How many there must be
-    n_classes:int, # Allowed are 0 to n_classes-1
-)->np.ndarray: # (n,) int64
-    "Labels as an array; `ValueError` when they are not one class each."
-    y = np.asarray(y)
-    if y.shape != (n,) or (n and y.dtype.kind not in 'iu'): raise ValueError(f"Labels must be {n} integers in one dimension, not {y.dtype} of shape {y.shape}.")
-    if n and not (0 <= y.min() and y.max() < n_classes): raise ValueError(f"Labels must lie between 0 and {n_classes-1}: {y.min()} to {y.max()} were given.")
-    return y.astype(np.int64)
 
 # %% ../nbs/00_data.ipynb #49ce7329
 def initial_ids(

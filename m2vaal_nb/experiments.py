@@ -120,6 +120,7 @@ def duration(seconds:float)->str:
     m, s = divmod(round(seconds), 60)
     return f'{m//60} h {m%60:02} min' if m >= 60 else f'{m} min {s:02} s' if m else f'{s} s'
 
+# %% ../nbs/05_experiments.ipynb #dabeb4e4
 COST = dict(classifier=1, vaal=5.5, m2_vaal_no_adv=6, m2_vaal=6.5, ta_vaal=7, m2=20) # of a round, very roughly: what is not yet measured is guessed from what is
 
 class Progress:
@@ -161,6 +162,7 @@ def n_workers(
     if asked == 'auto': asked = n_cores()
     return max(1, min(asked, len(jobs)))
 
+# %% ../nbs/05_experiments.ipynb #386572d0
 def run_grid(
     jobs:list, # Of `plan`, at least one, of one dataset
     folder:str|Path, # Logs go there
@@ -301,6 +303,7 @@ def rewind(
     for line in lines[:round]: pool = pool.reveal(line['queried'])
     return pool, p, seed, round
 
+# %% ../nbs/05_experiments.ipynb #09bf54d7
 def revisit(
     path:str|Path, # A log
     round:int, # Which of its rounds

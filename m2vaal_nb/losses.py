@@ -6,8 +6,8 @@
 __all__ = ['ELBO', 'TERMS', 'Images', 'Batch', 'Outputs', 'Out', 'condition_on_probs', 'condition_on_rank', 'encode', 'decode',
            'score_codes', 'classify', 'autoencode', 'autoencode_adversarially', 'discriminate', 'rank_and_autoencode',
            'marginalise', 'classification', 'bernoulli_nll', 'squared_error', 'gaussian_nll', 'kl_std_normal',
-           'reconstruction', 'kl', 'kl_summed', 'elbo_terms', 'adversarial', 'discriminator_loss',
-           'marginal_reconstruction', 'class_prior', 'ranking']
+           'reconstruction', 'kl', 'kl_summed', 'adversarial', 'discriminator_loss', 'marginal_reconstruction',
+           'class_prior', 'elbo_terms', 'ranking']
 
 # %% ../nbs/02_losses.ipynb #96e26794
 import math
@@ -182,16 +182,6 @@ def kl_summed(out, batch)->Tensor:
     "The same on VAAL's published scale: summed over batch and dimensions."
     return _both(lambda s,b: kl_std_normal(s.mu, s.logvar).sum(), out, batch)
 
-# %% ../nbs/02_losses.ipynb #2c12064d
-ELBO = dict(bernoulli=(bernoulli_nll, kl), gaussian=(gaussian_nll, kl), published=(squared_error, kl_summed))
-
-def elbo_terms(
-    preset:str, # One of `ELBO`: 'bernoulli' and 'gaussian' are the bound per pixel, 'published' is VAAL's scale
-)->dict: # Loss terms 'reconstruction', 'marginal_reconstruction', 'kl'
-    "The terms of the bound on the scale that a protocol asks for."
-    nll, kl_term = ELBO[preset]
-    return dict(reconstruction=partial(reconstruction, nll=nll), marginal_reconstruction=partial(marginal_reconstruction, nll=nll), kl=kl_term)
-
 # %% ../nbs/02_losses.ipynb #fb42fd8d
 def adversarial(out, batch)->Tensor:
     "Eq. 6: call both labelled."
@@ -211,6 +201,16 @@ def class_prior(out, batch)->Tensor:
     "What class information costs under a uniform prior: -log p(y) where y is known, KL(q(y|x) ‖ p(y)) where not."
     log_q, log_C = out.U.logits.log_softmax(-1), math.log(out.U.logits.shape[-1])
     return (log_C + ((log_q.exp()*log_q).sum(-1) + log_C).mean())/batch.U.x[0].numel()
+
+# %% ../nbs/02_losses.ipynb #2c12064d
+ELBO = dict(bernoulli=(bernoulli_nll, kl), gaussian=(gaussian_nll, kl), published=(squared_error, kl_summed))
+
+def elbo_terms(
+    preset:str, # One of `ELBO`: 'bernoulli' and 'gaussian' are the bound per pixel, 'published' is VAAL's scale
+)->dict: # Loss terms 'reconstruction', 'marginal_reconstruction', 'kl'
+    "The terms of the bound on the scale that a protocol asks for."
+    nll, kl_term = ELBO[preset]
+    return dict(reconstruction=partial(reconstruction, nll=nll), marginal_reconstruction=partial(marginal_reconstruction, nll=nll), kl=kl_term)
 
 # %% ../nbs/02_losses.ipynb #91c31ec9
 def ranking(out, batch)->Tensor:
