@@ -11,6 +11,7 @@ __all__ = ['PLAIN', 'medians', 'machine', 'plain_autoencode', 'plain_adversarial
 # %% ../nbs/06_speed.ipynb #6c9e29ac
 import json, multiprocessing, platform, shutil, time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def machine()->dict: # Of one thread
     "The name, matrix-product peak and memory bandwidth of this machine."
     a, big = torch.randn(1024, 1024), torch.empty(1 << 26, dtype=torch.uint8)
     target = torch.empty_like(big)
-    product, copy = medians(lambda: a @ a, lambda: target.copy_(big), repeats=9)
+    product, copy = (min(medians(f, repeats=1, warm=0)[0] for _ in range(30)) for f in (lambda: a @ a, lambda: target.copy_(big)))
     return dict(cpu=cpu_name(), cores=n_cores(), python=platform.python_version(),
                 torch=torch.__version__, peak_gflop_s=2*1024**3/product/1e9, bandwidth_gb_s=2*len(big)/copy/1e9)
 
@@ -127,34 +128,38 @@ class Kernels(TorchDispatchMode):
 def kernels_in_place(
     step, # A `Stepper`
     repeats:int=10, # Steps
-)->float: # Seconds, the median
+)->float: # Their part of a step's time
     "The kernels of a step while it runs: what is left is Python, PyTorch's dispatch and its graph."
-    def one():
+    inside = []
+    def watched():
         with Kernels(keep=False) as found: step()
-        return found.seconds
-    return float(np.median([one() for _ in range(repeats)]))
+        inside.append(found.seconds)
+    whole, _ = medians(step, watched, repeats=repeats)
+    return float(np.median(inside))/whole
 
 def kernels_alone(
     step, # A `Stepper`
-)->float: # Seconds
+)->float: # Their part of a step's time
     "The kernels of one step, each called on its own again and again: nothing else in between, everything in the cache."
     with Kernels() as found: step()
-    with torch.no_grad(): return sum(medians(lambda: kernel(*args, **kwargs))[0] for kernel,args,kwargs in found.calls)
+    before, = medians(step)
+    with torch.no_grad(): alone = sum(medians(lambda: kernel(*args, **kwargs))[0] for kernel,args,kwargs in found.calls)
+    after, = medians(step)
+    return 2*alone/(before + after)
 
-# %% ../nbs/06_speed.ipynb #463f340f
+# %% ../nbs/06_speed.ipynb #bd3ac6b1
 def bench_steps(
-    peak:float, # GFLOP/s of one thread
     repeats:int=20, # Of each
     compile:bool=False, # Also through `torch.compile`, where there is a C++ compiler?
 )->dict: # Learner -> GFLOP, milliseconds and ratios
     "A training step of every learner, small preset, batches of 64 + 64."
-    found = {}
+    found, a = {}, torch.randn(1024, 1024)
     for name,learner in LEARNERS.items():
         steps = [Stepper(learner), Stepper(learner, plain=True)] + ([Stepper(compiled(learner))] if compile and shutil.which('c++') else [])
-        gflop, (t, t_plain, *t_compiled) = steps[0].gflop(), [1000*t for t in medians(*steps, repeats=repeats, warm=3)]
-        floor = 1000*gflop/peak
-        found[name] = dict(gflop=gflop, ms=t, straightforward_ms=t_plain, ratio=t/t_plain, **{'compiled_ms': v for v in t_compiled}, in_place_ms=1000*kernels_in_place(steps[0], repeats),
-                           kernels_ms=1000*kernels_alone(steps[0]), floor_ms=floor, of_peak=floor/t)
+        gflop, (t_product, t, t_plain, *t_compiled) = steps[0].gflop(), [1000*t for t in medians(lambda: a @ a, *steps, repeats=repeats, warm=3)]
+        floor = t_product*gflop/(2*1024**3/1e9) # at the rate of the products in between
+        found[name] = dict(gflop=gflop, ms=t, straightforward_ms=t_plain, ratio=t/t_plain, **{'compiled_ms': v for v in t_compiled}, in_place_ms=t*kernels_in_place(steps[0], repeats),
+                           kernels_ms=t*kernels_alone(steps[0]), floor_ms=floor, of_peak=floor/t)
     return found
 
 # %% ../nbs/06_speed.ipynb #790d44fb
@@ -200,11 +205,9 @@ def bench_scoring(
     repeats:int=3, # Of each
 )->dict: # Learner -> seconds for 55,000 images, images a second
     "Probabilities, latents and discriminator for the whole pool, small preset, on one thread."
-    def one(name):
-        s = Stepper(LEARNERS[name], steps=2)
-        t, = medians(lambda: predict(s.nets, s.learner, s.x_N[:55_000]), repeats=repeats)
-        return dict(seconds=t, images_per_second=55_000/t)
-    return {name: one(name) for name in ('classifier', 'vaal', 'm2_vaal', 'ta_vaal')}
+    steppers = {name: Stepper(LEARNERS[name], steps=2) for name in ('classifier', 'vaal', 'm2_vaal', 'ta_vaal')}
+    times = medians(*(partial(predict, s.nets, s.learner, s.x_N[:55_000]) for s in steppers.values()), repeats=repeats)
+    return {name: dict(seconds=t, images_per_second=55_000/t) for name,t in zip(steppers, times)}
 
 # %% ../nbs/06_speed.ipynb #d27e85ec
 def memory(what:str)->int: # Bytes
@@ -289,7 +292,8 @@ def bench_workers(
 )->dict: # Setting -> steps a second, and runs of Figure 2b an hour (25 trainings of 400 steps, scoring aside)
     "Training throughput of M2-VAAL by processes and threads."
     settings = {'1 process': (1, 1), f'1 process, {cores} threads': (1, cores), **{f'{n} processes': (n, 1) for n in range(2, cores+1)}}
-    rates = {name: np.median([steps_per_second(n, t, steps) for _ in range(repeats)]) for name,(n,t) in settings.items()}
+    rounds = [{name: steps_per_second(n, t, steps) for name,(n,t) in settings.items()} for _ in range(repeats)]
+    rates = {name: np.median([r[name] for r in rounds]) for name in settings}
     return {name: dict(steps_per_second=r, against_one=r/rates['1 process'], runs_per_hour=3600*r/(25*400)) for name,r in rates.items()}
 
 # %% ../nbs/06_speed.ipynb #ae084d89
@@ -298,17 +302,17 @@ def bench_lockstep(
     runs=(1, 4, 20), # In one step
     steps:int=50, # Of each training
     learner:str='m2_vaal', # One of `LEARNERS`
+    repeats:int=3, # Of each
 )->dict: # Runs -> steps a second, all runs together; 'separate' is one run trained the ordinary way
     "Training throughput of lockstep against the number of runs."
     data, p = load_dataset('fashion_mnist'), Protocol(learner=learner, steps=steps)
     data = replace(data, x=data.x.to(device))
     asked = [(start_pool(data, p, s)[0], p, s, 0) for s in range(max(runs))]
-    def rate(f, n):
-        def timed():
-            f()
-            if device == 'cuda': torch.cuda.synchronize()
-        return n*steps/medians(timed, repeats=1)[0]
-    return {'separate': rate(lambda: train_round(*asked[0]), 1), **{str(n): rate(lambda: train_lockstep(asked[:n]), n) for n in runs}}
+    def to_the_end(f, *args):
+        f(*args)
+        if device == 'cuda': torch.cuda.synchronize()
+    calls = [partial(to_the_end, train_round, *asked[0]), *(partial(to_the_end, train_lockstep, asked[:n]) for n in runs)]
+    return {name: n*steps/t for name,n,t in zip(['separate', *map(str, runs)], (1, *runs), medians(*calls, repeats=repeats))}
 
 # %% ../nbs/06_speed.ipynb #5c317b17
 def bench(
@@ -320,7 +324,7 @@ def bench(
     torch.set_num_threads(1)
     try:
         say('machine'); found = dict(machine=machine())
-        say('training steps'); found['steps'] = bench_steps(found['machine']['peak_gflop_s'], 10 if quick else 40, compile=not quick)
+        say('training steps'); found['steps'] = bench_steps(10 if quick else 40, compile=not quick)
         say('feeding'); found['feeding'] = bench_feeding(8 if quick else 30)
         say('scoring the pool'); found['scoring'] = bench_scoring(1 if quick else 3)
         say('selection'); found['selection'] = bench_selection((10_000, 100_000, 1_000_000) if quick else (10_000, 100_000, 1_000_000, 10_000_000))

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['YES', 'PARTLY', 'NO', 'OPEN', 'MARGIN', 'CLAIMS', 'finished', 'read_all', 'Verdict', 'better', 'as_good', 'all_of',
-           'number', 'of', 'share_wrong', 'evenness', 'class_spread', 'in_space', 'by_construction', 'minus', 'Claim',
-           'auc', 'at_steps', 'error_while_buying', 'last_minus_first', 'anchors_are_shared_evenly', 'spread_alike',
-           'judge', 'show_verdicts']
+           'number', 'of', 'share_wrong', 'evenness', 'class_spread', 'minus', 'Claim', 'auc', 'at_steps',
+           'error_while_buying', 'in_space', 'last_minus_first', 'spread_alike', 'by_construction',
+           'anchors_are_shared_evenly', 'judge', 'show_verdicts']
 
 # %% ../nbs/09_claims.ipynb #8374e844
 from collections.abc import Callable
@@ -136,17 +136,6 @@ def class_spread(method):
         return np.mean(h) if h else np.nan
     return f
 
-def in_space(column, space):
-    "A number of Kingma's M2 in one of its spaces."
-    return lambda latents: latents[(latents.method == 'kingma_random') & (latents.space == space)][column].mean()
-
-def by_construction(
-    what:str, # In words, for the evidence
-    f:Callable, # () -> does it hold?
-)->Callable:
-    "Does the algorithm do, on made-up rows, what the claim says of it?"
-    return lambda results: Verdict(YES if f() else NO, what)
-
 def minus(f, g)->Callable: return lambda runs: f(runs) - g(runs)
 
 # %% ../nbs/09_claims.ipynb #48bfb46c
@@ -170,7 +159,21 @@ def error_while_buying(method):
     "The classifier's test error, mean over the rounds that buy."
     return lambda runs: 1 - runs[(runs.method == method) & (runs.queried.map(len) > 0)].test_acc.mean()
 
+def in_space(column, space):
+    "A number of Kingma's M2 in one of its spaces."
+    return lambda latents: latents[(latents.method == 'kingma_random') & (latents.space == space)][column].mean()
+
 def last_minus_first(column): return lambda runs: runs.groupby('n_labelled')[column].mean().pipe(lambda v: v.iloc[-1] - v.iloc[0])
+
+def spread_alike(method, other): return number('fig2b', f'evenness of classes, {method} − {other}', minus(class_spread(method), class_spread(other)), lambda v: v < 0, percent=False)
+
+# %% ../nbs/09_claims.ipynb #f3599095
+def by_construction(
+    what:str, # In words, for the evidence
+    f:Callable, # () -> does it hold?
+)->Callable:
+    "Does the algorithm do, on made-up rows, what the claim says of it?"
+    return lambda results: Verdict(YES if f() else NO, what)
 
 def anchors_are_shared_evenly():
     "Fifty picks of Algorithm 1 among classes of very different sizes: five of each?"
@@ -178,8 +181,6 @@ def anchors_are_shared_evenly():
     y = g.choice(10, 2000, p=np.arange(1, 11)/55)
     picks = class_anchors_rows(g.standard_normal((2000, 8)), y, g.standard_normal((50, 8)), np.arange(50) % 10, budget=50, n_classes=10)
     return np.bincount(y[picks]).tolist() == [5]*10
-
-def spread_alike(method, other): return number('fig2b', f'evenness of classes, {method} − {other}', minus(class_spread(method), class_spread(other)), lambda v: v < 0, percent=False)
 
 # %% ../nbs/09_claims.ipynb #3071c44c
 CLAIMS = [

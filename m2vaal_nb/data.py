@@ -107,7 +107,6 @@ SOURCES = dict(
     FashionMNIST=(lambda *_: cache_dir(), lambda *_: DEBIAN, from_torchvision, from_apt),
     MNIST=(lambda *_: cache_dir(), from_torchvision))
 
-# %% ../nbs/00_data.ipynb #39a4cc52
 def reason(e:Exception)->str:
     "The last line of what an error, or the command that failed, said."
     said = (e.stderr or b'').decode(errors='replace') if isinstance(e, subprocess.CalledProcessError) else str(e)

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['METHODS', 'PROTOCOLS', 'LINEUPS', 'COST', 'STYLE', 'protocol_for', 'add_sweep', 'settings', 'plan', 'duration',
            'Progress', 'dataset', 'n_workers', 'run_grid', 'read_results', 'read_sweep', 'methods_in', 'accuracy_table',
-           'sweep_table', 'style', 'band', 'plot_curves', 'rewind', 'revisit', 'reconstruct', 'show_reconstructions',
-           'latent_map']
+           'sweep_table', 'style', 'band', 'plot_curves', 'rewind', 'revisit', 'logs_of', 'tabulate', 'reconstruct',
+           'show_reconstructions', 'latent_map']
 
-# %% ../nbs/05_experiments.ipynb #e8fb86fe
-from collections.abc import Iterable
+# %% ../nbs/05_experiments.ipynb #343bbb64
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
 from itertools import product
@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 
 from .data import Dataset, Pool, PoolView, load_dataset, progress, show_images
+from .files import write_whole
 from .loop import (LEARNERS, Protocol, check_folder, check_seed, identity_of, n_cores, n_queries, one_thread, pick_device, pixels, query_seed,
     read_log, run, run_in_lockstep, run_on_workers, start_pool, stored_lines, train_round, view_pool)
 from .losses import Images, condition_on_probs, encode
@@ -316,6 +317,32 @@ def revisit(
     learner = LEARNERS[p.learner]
     with one_thread(): view, _ = view_pool(nets, learner, pool, p, query_seed(seed, round))
     return nets, learner, pool, view
+
+# %% ../nbs/05_experiments.ipynb #f718dab4
+def logs_of(
+    results:str|Path, # Holds a folder of logs for each experiment
+    name:str, # Of the experiment
+    method:str, # One of `METHODS`
+)->list: # Of paths, seed by seed
+    "A method's logs; `ValueError` when there are none."
+    if logs := sorted((Path(results)/name).glob(f'{method}-*.jsonl')): return logs
+    raise ValueError(f"{Path(results)/name} holds no log of {method}: run {name} first, or name the folder that has it.")
+
+# %% ../nbs/05_experiments.ipynb #193c6bee
+def tabulate(
+    results:str|Path, # `NAME.csv` goes there
+    name:str, # Of the table
+    trainings:Iterable, # Of (path of a log, round)
+    measure:Callable, # Trains that round again and returns rows, dicts with `n_labelled`
+    say=print, # Is told of every training
+)->Path: # Of the table
+    "Measure logged trainings, one after another; the table is written once all are."
+    rows = []
+    for path,round in progress(list(trainings), name):
+        rows += measure(path, round)
+        say(f"{name}: {path.stem}, {rows[-1]['n_labelled']} labels")
+    write_whole(table := Path(results)/f'{name}.csv', pd.DataFrame(rows).to_csv(index=False).encode())
+    return table
 
 # %% ../nbs/05_experiments.ipynb #a2f8dd11
 @torch.no_grad()

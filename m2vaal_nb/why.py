@@ -19,8 +19,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch.nn import functional as F
 
 from .claims import evenness
-from .experiments import LINEUPS, dataset, methods_in, revisit, rewind, style
-from .fig3 import logs_of, tabulate
+from .experiments import LINEUPS, dataset, logs_of, methods_in, revisit, rewind, style, tabulate
 from .loop import LEARNERS, draw, fresh_nets, one_thread, phase_loss, predict, read_log, train
 from .losses import TERMS, elbo_terms
 from .statistics import areas

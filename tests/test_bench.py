@@ -19,13 +19,14 @@ def test_flops_of_a_step_are_those_counted_by_hand():
     assert np.isclose(Stepper(LEARNERS['classifier'], steps=1).gflop(), by_hand, rtol=1e-3)
 
 def test_pieces():
-    steps = bench_steps(100., repeats=1)
-    assert steps.keys() == LEARNERS.keys() and all(v['floor_ms'] == pytest.approx(10*v['gflop']) for v in steps.values())
+    steps = bench_steps(repeats=1)
+    assert steps.keys() == LEARNERS.keys()
+    assert all(v['of_peak'] == pytest.approx(v['floor_ms']/v['ms']) and 0 < v['kernels_ms'] and 0 < v['in_place_ms'] for v in steps.values())
     assert bench_feeding(repeats=1)['ratio'] > 0
     seconds, extra = select_once('weighted_anchors', 5000, 8)
     assert seconds > 0 and extra >= 0
     assert steps_per_second(2, steps=2, learner='classifier') > 0
-    assert bench_lockstep('cpu', (2,), 2, 'classifier').keys() == {'separate', '2'}
+    assert bench_lockstep('cpu', (2,), 2, 'classifier', repeats=1).keys() == {'separate', '2'}
     found = machine()
     assert found['peak_gflop_s'] > 1 and found['bandwidth_gb_s'] > .1 and found['cores'] >= 1
 

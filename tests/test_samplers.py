@@ -116,12 +116,13 @@ def test_anchors_depend_on_relative_distances_only(shift, scale, seed):
         assert (pick(lambda z: z) == pick(lambda z: scale*z + shift)).all()
 
 @pytest.mark.parametrize('block', [1, 7, 64])   # rows of a cluster: 40
-def test_blocks_do_not_change_the_picks(block, monkeypatch, tmp_path):
+def test_a_pool_read_in_blocks_gives_the_same_picks(block, monkeypatch, tmp_path):
     g = np.random.default_rng(0)
     z_U, z_L, y = g.normal(size=(200, 3)), g.normal(size=(10, 3)), np.arange(200) % 5
     p = np.eye(5)[y]*.4 + g.dirichlet([1]*5, 200)*.6
     np.save(tmp_path/'z.npy', z_U)
     def picks(z): return [class_anchors_rows(z, y, z_L, y[:10], 60, 5), weighted_anchors_rows(z, p, z_L, y[:10], 60)]
-    whole = picks(z_U)                          # a cluster fits: it keeps its latents
+    whole = picks(z_U)                          # so small a pool is kept
+    monkeypatch.setattr('m2vaal_nb.samplers.SMALL', 0)
     monkeypatch.setattr('m2vaal_nb.samplers.BLOCK', block)
     for z in (z_U, np.load(tmp_path/'z.npy', mmap_mode='r')): np.testing.assert_array_equal(picks(z), whole)
