@@ -293,8 +293,8 @@ def bench_workers(
     "Training throughput of M2-VAAL by processes and threads."
     settings = {'1 process': (1, 1), f'1 process, {cores} threads': (1, cores), **{f'{n} processes': (n, 1) for n in range(2, cores+1)}}
     rounds = [{name: steps_per_second(n, t, steps) for name,(n,t) in settings.items()} for _ in range(repeats)]
-    rates = {name: np.median([r[name] for r in rounds]) for name in settings}
-    return {name: dict(steps_per_second=r, against_one=r/rates['1 process'], runs_per_hour=3600*r/(25*400)) for name,r in rates.items()}
+    def median(f): return float(np.median([f(r) for r in rounds]))
+    return {name: dict(steps_per_second=(rate := median(lambda r: r[name])), against_one=median(lambda r: r[name]/r['1 process']), runs_per_hour=3600*rate/(25*400)) for name in settings}
 
 # %% ../nbs/06_speed.ipynb #ae084d89
 def bench_lockstep(
@@ -328,7 +328,7 @@ def bench(
         say('feeding'); found['feeding'] = bench_feeding(8 if quick else 30)
         say('scoring the pool'); found['scoring'] = bench_scoring(1 if quick else 3)
         say('selection'); found['selection'] = bench_selection((10_000, 100_000, 1_000_000) if quick else (10_000, 100_000, 1_000_000, 10_000_000))
-        say('workers'); found['workers'] = bench_workers(found['machine']['cores'], 30 if quick else 100, 1 if quick else 3)
+        say('workers'); found['workers'] = bench_workers(found['machine']['cores'], 30 if quick else 200, 1 if quick else 5)
         if torch.cuda.is_available(): say('lockstep'); found['lockstep'] = dict(gpu=torch.cuda.get_device_name(), **bench_lockstep('cuda', (1, 2, 5, 10, 20, 40)))
         elif not quick: say('lockstep'); found['lockstep'] = dict(gpu=None, **bench_lockstep('cpu', (1, 4), 20))
         if not quick: say('reused codes'); found['reuse'] = bench_reuse()
