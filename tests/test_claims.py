@@ -27,7 +27,7 @@ PAPER = dict( # what the paper says
               classes={'algorithm_1': [6, 4]*5, 'algorithm_2': [6, 4]*5, 'kingma_least_confidence': [23] + [3]*9}),
     mnist=runs({'random': .93, 'margin': .93, 'kingma_random': .96, 'kingma_entropy': .96, 'm2_random': .96, 'm2_vaal_no_adv': .96}),
     fig4_large=runs({m: .7 for m in LINEUPS['fig4_large']}),
-    longer=runs({m: .96 for m in LINEUPS['longer/steps-1600']}).assign(setting='steps-1600'),
+    longer=pd.concat([runs({m: .96 for m in LINEUPS[f'longer/{setting}']}).assign(setting=setting) for setting in ('steps-1600', 'steps-6400')]),
     fig3=pd.DataFrame([dict(seed=s, n_labelled=n, squared_error=e + .0001*s, test_acc=a + .001*s) for s in range(5) for n,e,a in ((500, .04, .26), (2000, .02, .8))]),
     latents=pd.DataFrame([dict(method='kingma_random', seed=s, space=v, silhouette=a + .001*s, neighbours=a + .3 + .001*s, evenness=a + .4 - .001*s)
                           for s in range(5) for v,a in (('pixels', .2), ('z', .4), ("[z, y']", .5))]),
