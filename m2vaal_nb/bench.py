@@ -249,6 +249,7 @@ def select_once(
 def bench_selection(
     sizes=(10_000, 100_000, 1_000_000), # Rows
     budgets=(64, 1000), # Picks, at 55,000 rows
+    repeats:int=5, # Of these, of which the fastest counts
 )->dict: # Sampler -> times, memory, exponent
     "Time and memory by pool size, and the growth exponent fitted to the times."
     found = {}
@@ -256,7 +257,7 @@ def bench_selection(
         runs = {n: select_once(name, n) for n in sizes}
         slope = np.polyfit(np.log(sizes[1:]), np.log([runs[n][0] for n in sizes[1:]]), 1)[0]
         found[name] = dict(seconds={n: t for n,(t,_) in runs.items()}, floats_a_row=(runs[sizes[-1]][1] - runs[sizes[-2]][1])/4/(sizes[-1] - sizes[-2]), growth_exponent=slope,
-                           of_55000={b: min(select_once(name, 55_000, b)[0] for _ in range(5)) for b in budgets})
+                           of_55000={b: min(select_once(name, 55_000, b)[0] for _ in range(repeats)) for b in budgets})
     return found
 
 # %% ../nbs/06_speed.ipynb #0a6d0934
@@ -292,9 +293,10 @@ def bench_workers(
 )->dict: # Setting -> steps a second, and runs of Figure 2b an hour (25 trainings of 400 steps, scoring aside)
     "Training throughput of M2-VAAL by processes and threads."
     settings = {'1 process': (1, 1), f'1 process, {cores} threads': (1, cores), **{f'{n} processes': (n, 1) for n in range(2, cores+1)}}
-    rounds = [{name: steps_per_second(n, t, steps) for name,(n,t) in settings.items()} for _ in range(repeats)]
-    def median(f): return float(np.median([f(r) for r in rounds]))
-    return {name: dict(steps_per_second=(rate := median(lambda r: r[name])), against_one=median(lambda r: r[name]/r['1 process']), runs_per_hour=3600*rate/(25*400)) for name in settings}
+    import pandas as pd
+    rounds = pd.DataFrame([{name: steps_per_second(n, t, steps) for name,(n,t) in settings.items()} for _ in range(repeats)])
+    rates, ratios = rounds.median(), rounds.div(rounds['1 process'], axis=0).median()
+    return {name: dict(steps_per_second=rates[name], against_one=ratios[name], runs_per_hour=3600*rates[name]/(25*400)) for name in settings}
 
 # %% ../nbs/06_speed.ipynb #ae084d89
 def bench_lockstep(
@@ -327,7 +329,7 @@ def bench(
         say('training steps'); found['steps'] = bench_steps(10 if quick else 40, compile=not quick)
         say('feeding'); found['feeding'] = bench_feeding(8 if quick else 30)
         say('scoring the pool'); found['scoring'] = bench_scoring(1 if quick else 3)
-        say('selection'); found['selection'] = bench_selection((10_000, 100_000, 1_000_000) if quick else (10_000, 100_000, 1_000_000, 10_000_000))
+        say('selection'); found['selection'] = bench_selection((10_000, 100_000, 1_000_000) if quick else (10_000, 100_000, 1_000_000, 10_000_000), repeats=2 if quick else 5)
         say('workers'); found['workers'] = bench_workers(found['machine']['cores'], 30 if quick else 200, 1 if quick else 5)
         if torch.cuda.is_available(): say('lockstep'); found['lockstep'] = dict(gpu=torch.cuda.get_device_name(), **bench_lockstep('cuda', (1, 2, 5, 10, 20, 40)))
         elif not quick: say('lockstep'); found['lockstep'] = dict(gpu=None, **bench_lockstep('cpu', (1, 4), 20))
