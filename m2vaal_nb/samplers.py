@@ -129,7 +129,7 @@ class Cluster:
     def _latents(self, b): return self.z.index_select(0, torch.from_numpy(self.rows[b])).double()
     def _add(self, anchors):
         for b in blocks(len(self.rows)):
-            z = self._latents(b) if self.held is None else self.held
+            z = self._latents(b) if self.held is None else self.held[b]
             self.sums[b] += torch.cdist(z, anchors, compute_mode='donot_use_mm_for_euclid_dist').sum(-1).numpy()
     def best(self, score_N:np.ndarray)->int: # A place in the cluster
         "Where the score is highest among rows not yet picked."

@@ -126,3 +126,10 @@ def test_a_pool_read_in_blocks_gives_the_same_picks(block, monkeypatch, tmp_path
     monkeypatch.setattr('m2vaal_nb.samplers.SMALL', 0)
     monkeypatch.setattr('m2vaal_nb.samplers.BLOCK', block)
     for z in (z_U, np.load(tmp_path/'z.npy', mmap_mode='r')): np.testing.assert_array_equal(picks(z), whole)
+
+def test_a_cluster_of_more_than_one_block_in_a_pool_that_is_held():
+    z, sure = torch.randn(20_000, 8), torch.tensor([[.9, .1]]).expand(20_000, 2)
+    assert z.numel() <= SMALL and len(z) > BLOCK
+    far = class_anchors_rows(z, np.zeros(20_000, int), z[:3], [0, 0, 0], 5, 1)
+    np.testing.assert_array_equal(far, weighted_anchors_rows(z, sure, z[:3], [0, 0, 0], 5))
+    assert far[0] == torch.cdist(z.double(), z[:3].double()).sum(1).argmax()
