@@ -21,6 +21,7 @@ from fastcore.imports import in_notebook
 from torch import Tensor
 
 from .files import write_whole
+from .foundations.machine import one_thread
 
 # %% ../nbs/00_data.ipynb #b81271bd
 STREAMS = ('split', 'init', 'nets', 'labelled', 'unlabelled', 'noise', 'query') # append only: a stream's place is its key
@@ -312,6 +313,7 @@ class PoolView:
         "What the learner reveals under this name."
         if (value := getattr(self, name)) is None: raise ValueError(f"This learner does not reveal `{name}`, which the sampler needs.")
         return value
+    @one_thread()
     def top(self,
         score_N, # (N,) finite numbers, array or tensor
         budget:int, # 1 to N

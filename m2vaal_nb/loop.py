@@ -6,10 +6,10 @@
 __all__ = ['VAE', 'LEARNERS', 'Phase', 'Learner', 'Protocol', 'check_protocol', 'start_pool', 'epoch_rows', 'Draws', 'draw',
            'pixels', 'batches', 'fresh_nets', 'phase_loss', 'adam', 'train_step', 'warmup', 'check_values', 'train',
            'predict', 'view_pool', 'accuracy', 'discriminator_quality', 'identity_of', 'identity', 'differences',
-           'read_log', 'write_line', 'only_writer', 'pick_device', 'one_thread', 'cpu_name', 'n_cores', 'provenance',
-           'train_round', 'query_seed', 'query_round', 'n_queries', 'stored_lines', 'check_seed', 'check_folder',
-           'dry_run', 'rounds', 'run', 'work', 'Worker', 'run_on_workers', 'lockstep_key', 'widest', 'lockstep_phase',
-           'train_lockstep', 'run_in_lockstep']
+           'read_log', 'write_line', 'only_writer', 'pick_device', 'cpu_name', 'n_cores', 'provenance', 'train_round',
+           'query_seed', 'query_round', 'n_queries', 'stored_lines', 'check_seed', 'check_folder', 'dry_run', 'rounds',
+           'run', 'work', 'Worker', 'run_on_workers', 'lockstep_key', 'widest', 'lockstep_phase', 'train_lockstep',
+           'run_in_lockstep']
 
 # %% ../nbs/04_loop.ipynb #a021e885
 import json, math, multiprocessing, os, platform, re, signal, tempfile, threading, time, warnings
@@ -28,6 +28,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 from . import __version__
 from .data import DATASETS, Dataset, Pool, PoolView, initial_ids, load_dataset, lookup, rng, split_ids, write_whole
+from .foundations.machine import one_thread
 from .losses import (ELBO, TERMS, Batch, Images, Out, Outputs, autoencode, autoencode_adversarially, classify, condition_on_probs, condition_on_rank,
     discriminate, elbo_terms, encode, marginalise, rank_and_autoencode, score_codes)
 from .models import SIZES, make_nets
@@ -248,6 +249,7 @@ def check_values(values:dict)->dict: # Term -> float
     return values
 
 # %% ../nbs/04_loop.ipynb #d674cd47
+@one_thread()
 def train(
     nets:nn.ModuleDict, # Changed in place
     learner:Learner, # What to train
@@ -268,6 +270,7 @@ def train(
     return check_values(values)
 
 # %% ../nbs/04_loop.ipynb #1611122a
+@one_thread()
 @torch.no_grad()
 def predict(
     nets:nn.ModuleDict, # Trained
@@ -379,14 +382,6 @@ def pick_device(
     if name == 'cuda' and not torch.cuda.is_available(): raise ValueError("Device 'cuda' was asked for, but PyTorch finds no CUDA device here.")
     return torch.device('cuda' if name != 'cpu' and torch.cuda.is_available() else 'cpu')
 
-@contextmanager
-def one_thread():
-    "On CPUs a run uses one thread, so that its log does not depend on how many run beside it."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try: yield
-    finally: torch.set_num_threads(before)
-
 # %% ../nbs/04_loop.ipynb #09aa0efc
 def cpu_name()->str:
     "The model of this machine's processor."
@@ -412,10 +407,10 @@ def train_round(
     round:int, # Of the run
     watch:Callable|None=None, # Called as (step, batch) before each step
 )->tuple: # Trained nets, {term: its last value}
-    "Train one round's nets from scratch, on one thread."
+    "Train one round's nets from scratch."
     learner = LEARNERS[p.learner]
     nets = fresh_nets(learner, pool, p, seed, round)
-    with one_thread(): return nets, train(nets, learner, p, pool.x, draw(pool, p, seed, round), watch)
+    return nets, train(nets, learner, p, pool.x, draw(pool, p, seed, round), watch)
 
 def query_seed(seed:int, round:int)->int:
     "The seed of a round's view."
@@ -645,6 +640,7 @@ def lockstep_phase(
     return vmap(grad(loss, has_aux=True), in_dims=(0, 0, 0, 0, 0, None, 0), randomness='error')
 
 # %% ../nbs/04_loop.ipynb #8edda8a8
+@one_thread()
 def train_lockstep(
     asked:list, # Arguments of `train_round`, of runs with equal `lockstep_key` and one dataset
 )->list: # What `train_round` returns, for each
