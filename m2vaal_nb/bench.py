@@ -309,9 +309,12 @@ def pieces_of_a_round(
     pool, _ = start_pool(load_dataset(p.dataset), p, 0)
     nets = fresh_nets(LEARNERS[p.learner], pool, p, 0, 0)
     z, probs, z_L, y_L = made_up(n)
-    on_all = partial(weighted_anchors_rows.__wrapped__, z, probs, z_L, y_L, budget)
-    return dict(training=partial(train_round, pool, p, 0, 0), predictions=partial(predict, nets, LEARNERS[p.learner], pool.x[:images]),
-                **selections(n, budget), **{'weighted_anchors, all threads': on_all})
+    first, second, margin = selections(n, budget).values()
+    return {'training': partial(train_round, pool, p, 0, 0),
+            'predictions': partial(predict, nets, LEARNERS[p.learner], pool.x[:images]),
+            'class_anchors': first, 'weighted_anchors': second,
+            '40 times margin': lambda: [margin() for _ in range(40)],
+            'weighted_anchors, all threads': partial(weighted_anchors_rows.__wrapped__, z, probs, z_L, y_L, budget)}
 
 def bench_busy(
     calls:dict, # Name -> function without arguments

@@ -61,12 +61,13 @@ def margin_scores(
     p_N_C, # (N, C) class probabilities, C ≥ 2
 )->Tensor: # (N,) -(p₁ - p₂): 0 for a tie, -1 for certainty
     "Eq. 2: how close the two most probable classes are."
-    def of(p):
-        first = p.max(-1, keepdim=True)
-        second = p.scatter(-1, first.indices, -1).amax(-1)
-        return second - first.values[:,0]
     p = check_probs(p_N_C, 2)
-    return torch.cat([of(p[b]) for b in blocks(len(p))])
+    score_N = p.new_empty(len(p))
+    for b in blocks(len(p)):
+        first = p[b].max(-1, keepdim=True)
+        second = p[b].scatter(-1, first.indices, -1).amax(-1)
+        score_N[b] = second - first.values[:,0]
+    return score_N
 
 # %% ../nbs/03_samplers.ipynb #469d5cce
 @one_thread()
