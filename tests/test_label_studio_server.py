@@ -37,7 +37,8 @@ class Studio:
         "The numbers of the tasks of one image, uploaded under many names as a browser does."
         head = '--cut\r\nContent-Disposition: form-data; name="{0}"; filename="{0}"\r\nContent-Type: image/png\r\n\r\n'
         parts = [head.format(name).encode() + raw + b'\r\n' for name in names]
-        self.ask(f'/api/projects/{project}/import', b''.join(parts) + b'--cut--\r\n', 'multipart/form-data; boundary=cut')
+        kind = 'multipart/form-data; boundary=cut'
+        self.ask(f'/api/projects/{project}/import', b''.join(parts) + b'--cut--\r\n', kind)
         tasks = json.loads(self.ask(f'/api/tasks?project={project}&page_size=100'))['tasks']
         return sorted(t['id'] for t in tasks)
 
@@ -67,7 +68,8 @@ def studio(tmp_path_factory):
                 LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED='true', LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=str(home))
     words = f'start --no-browser --internal-host 127.0.0.1 --port {port} --enable-legacy-api-token'.split()
     words += [o for k,v in ME.items() for o in (f'--{k.replace("_", "-")}', v)]
-    with (home/'log').open('wb') as log: server = subprocess.Popen([STUDIO, *words], cwd=home, env=own, stdout=log, stderr=log)
+    with (home/'log').open('wb') as log:
+        server = subprocess.Popen([STUDIO, *words], cwd=home, env=own, stdout=log, stderr=log)
     studio = Studio(port)
     try:
         wait_for(studio, server, home/'log')
@@ -76,7 +78,7 @@ def studio(tmp_path_factory):
     finally:
         server.terminate()
         try: server.wait(20)
-        except subprocess.TimeoutExpired: server.kill()
+        except subprocess.TimeoutExpired: server.kill(); server.wait()
 
 def wait_for(studio, server, log, secs=300):
     "Its first start makes a database, which takes about a minute."
@@ -90,7 +92,8 @@ def check_exports(studio, project, name, tmp_path):
     "Every format of a project is read as its scene says."
     for kind,end in ENDS.items():
         raw = studio.ask(f'/api/projects/{project}/export?exportType={kind}&download_all_tasks=true')
-        for folder in [tmp_path, *([KEPT] if os.environ.get('KEEP_EXPORTS') else [])]: (folder/f'{name}{end}').write_bytes(raw)
+        (tmp_path/f'{name}{end}').write_bytes(raw)
+        if os.environ.get('KEEP_EXPORTS'): (KEPT/f'{name}{end}').write_bytes(raw)
         check_scene(tmp_path/f'{name}{end}', name)
 
 def test_our_tasks_come_back(studio, tmp_path):
@@ -100,7 +103,8 @@ def test_our_tasks_come_back(studio, tmp_path):
         Image.fromarray(np.full((8, 8), 20*i, np.uint8)).save(studio.folder/name)
     project = studio.project('Photos', label_studio_config(['cat', 'dog', 'hen & co', 'Käse']))
     studio.post('/api/storages/localfiles', project=project, path=str(studio.folder), use_blob_urls=True)
-    tasks = label_studio_tasks(pd.DataFrame(dict(image=names, predicted='cat', probability=.5)), 'margin', served_at(studio.folder))
+    chosen = pd.DataFrame(dict(image=names, predicted='cat', probability=.5))
+    tasks = label_studio_tasks(chosen, 'margin', served_at(studio.folder))
     for task,name in zip(tasks, names): assert studio.ask(task['data']['image']) == (studio.folder/name).read_bytes()
     plain, twice, skipped, truth, open_, empty, draft, most, _, own = studio.add(project, tasks)
     studio.label(plain, choice('cat'))
@@ -134,9 +138,10 @@ def test_uploads_in_label_studios_own_template(studio, tmp_path):
     check_exports(studio, project, 'uploads', tmp_path)
 
 def test_a_taxonomy(studio, tmp_path):
-    config = f'<View>{IMAGE}<Taxonomy name="label" toName="image"><Choice value="animal">{BOTH}</Choice></Taxonomy></View>'
-    project = studio.project('Taxonomy', config)
-    first, second = studio.add(project, [dict(image='https://example.org/photos/a%201.png'), dict(image='s3://mine/b.png')])
+    control = f'<Taxonomy name="label" toName="image"><Choice value="animal">{BOTH}</Choice></Taxonomy>'
+    project = studio.project('Taxonomy', f'<View>{IMAGE}{control}</View>')
+    images = 'https://example.org/photos/a%201.png', 's3://mine/photos/b.png'
+    first, second = studio.add(project, [dict(image=image) for image in images])
     studio.label(first, leaf('animal', 'cat'))
     studio.label(second, leaf('animal', 'dog'))
     check_exports(studio, project, 'taxonomy', tmp_path)
@@ -146,19 +151,22 @@ def test_other_controls(studio, tmp_path):
         <TextArea name="note" toName="image"/>'''
     project = studio.project('Controls', f'<View>{IMAGE}{controls}</View>')
     first, second = studio.add(project, [dict(image='a.png'), dict(image='b.png')])
-    studio.label(first, choice('cat', control='choice'), ('stars', 'rating', dict(rating=3)), ('note', 'textarea', dict(text=['nice'])))
+    extra = ('stars', 'rating', dict(rating=3)), ('note', 'textarea', dict(text=['nice']))
+    studio.label(first, choice('cat', control='choice'), *extra)
     studio.label(second, choice('dog', control='choice'))
     check_exports(studio, project, 'controls', tmp_path)
 
 def test_boxes(studio, tmp_path):
-    project = studio.project('Boxes', f'<View>{IMAGE}<RectangleLabels name="label" toName="image"><Label value="cat"/></RectangleLabels></View>')
+    control = '<RectangleLabels name="label" toName="image"><Label value="cat"/></RectangleLabels>'
+    project = studio.project('Boxes', f'<View>{IMAGE}{control}</View>')
     task, = studio.add(project, [dict(image='a.png')])
     box = dict(x=1, y=1, width=5, height=5, rotation=0, rectanglelabels=['cat'])
     studio.label(task, ('label', 'rectanglelabels', box))
     check_exports(studio, project, 'boxes', tmp_path)
 
 def test_several_choices(studio, tmp_path):
-    project = studio.project('Several', f'<View>{IMAGE}<Choices name="label" toName="image" choice="multiple">{BOTH}</Choices></View>')
+    control = f'<Choices name="label" toName="image" choice="multiple">{BOTH}</Choices>'
+    project = studio.project('Several', f'<View>{IMAGE}{control}</View>')
     task, = studio.add(project, [dict(image='a.png')])
     studio.label(task, choice('cat', 'dog'))
     check_exports(studio, project, 'several', tmp_path)

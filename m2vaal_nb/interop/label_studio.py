@@ -10,7 +10,7 @@ __all__ = ['UPLOADED', 'CLASSES', 'RECORD', 'PARTS', 'label_studio_config', 'ser
            'votes_of', 'notices', 'read_export', 'is_export']
 
 # %% ../../nbs/interop/label_studio.ipynb #526b07a8
-import codecs, csv, io, json, posixpath, re, unicodedata
+import codecs, csv, io, json, mimetypes, posixpath, re, unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -20,8 +20,6 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 import pandas as pd
-
-from ..files import KINDS
 
 # %% ../../nbs/interop/label_studio.ipynb #17b6db91
 def label_studio_config(
@@ -38,6 +36,7 @@ def served_at(
     "The address at which Label Studio serves a folder."
     return f'/data/local-files/?d={quote(Path(folder).resolve().name)}/'
 
+# %% ../../nbs/interop/label_studio.ipynb #72df69f4
 def label_studio_tasks(
     chosen:pd.DataFrame, # Columns `image`, `predicted`, `probability`
     model:str, # Name shown beside a prediction
@@ -69,8 +68,10 @@ def is_config(
     return raw == label_studio_config(names).encode()
 
 # %% ../../nbs/interop/label_studio.ipynb #6a7ae8fa
-def composed(name:str)->str: # Whose accents are part of their letters
-    "A name in the one of its Unicode forms (NFC) that names are compared in."
+def composed(
+    name:str, # In any Unicode form
+)->str: # In the composed one, NFC
+    "A name as names are compared: `ä` may be one letter or two."
     return unicodedata.normalize('NFC', name)
 
 def readings(
@@ -81,8 +82,8 @@ def readings(
     is_address = served != reference or '://' in reference
     cut = re.split('[?#]', served)[0]
     texts = [unquote(cut), unquote(served), served] if is_address else [served, unquote(served)]
-    clean = [posixpath.normpath(t.strip().replace('\\', '/')).strip('/') for t in texts]
-    return list(dict.fromkeys(clean))
+    either = [o for t in texts for o in (t.replace('\\', '/'), t)]
+    return list(dict.fromkeys(posixpath.normpath(t.strip()).strip('/') for t in either))
 
 # %% ../../nbs/interop/label_studio.ipynb #34ba9f47
 UPLOADED = re.compile(r'(?:.*/)?upload/(?:\d+/)?[0-9a-f]{8}-([^/]+)')
@@ -109,25 +110,33 @@ def endings(
     return {}
 
 # %% ../../nbs/interop/label_studio.ipynb #ca2ee543
-def one_place(reference, ends, shared)->tuple: # What stands before it, path
-    "The one path that a reference ends in, after what `shared` has before all of them."
+def one_place(
+    reference:str, # Path or address of an image
+    ends:dict, # Its `endings`
+    shared:set, # What may stand before every reference
+)->tuple: # What stands before it, path
+    "The one path that a reference ends in."
     whole = {''}
     fit = whole & shared or (shared if len(shared) == 1 else whole & ends.keys() or ends.keys())
     places = [(before, path) for before in fit for path in ends[before]]
-    exact = [o for o in places if any(text.endswith(o[1]) for text in readings(reference))]
+    exact = [o for o in places if posixpath.join(*o) in readings(reference)]
     if len(places := exact or places) == 1: return places[0]
     a, b = sorted(path for _,path in places)[:2]
     raise ValueError(f"The image {reference} may be {a} or {b}: name it by its path in the folder.")
 
-def no_image(missing, paths)->str:
+# %% ../../nbs/interop/label_studio.ipynb #069503a3
+def no_image(
+    missing:list, # References that end in no path
+    paths:list, # Images of the folder
+)->str: # With the likely remedy
     "What is wrong with references that end in no path."
     folded = {composed(p).casefold(): [p] for p in paths}
     names = {posixpath.basename(p): [p] for p in folded}
     name = posixpath.basename(readings(missing[0])[0]).casefold()
     near = get_close_matches(name, names, 1)
     ends = endings(missing[0].casefold(), folded, {}) or {n: folded[names[n][0]] for n in near}
-    hint = f'did you mean {next(iter(ends.values()))[0]}?' if ends else f'its {len(paths)} images have other names.'
-    others = f' (nor {len(missing) - 1} others)' if missing[1:] else ''
+    hint = f'did you mean {next(iter(ends.values()))[0]}?' if ends else 'its images have other names.'
+    others = f' (nor {len(missing) - 1} more)' if missing[1:] else ''
     return f"The folder has no image {missing[0]}{others}: {hint}"
 
 # %% ../../nbs/interop/label_studio.ipynb #ee961e02
@@ -153,7 +162,10 @@ def match_paths(
     return matched
 
 # %% ../../nbs/interop/label_studio.ipynb #dbb18e3d
-def not_an_export(path, why)->ValueError:
+def not_an_export(
+    path:str|Path, # Name of the file
+    why:str, # Rest of the sentence
+)->ValueError:
     "What is wrong with a file that is to be an export."
     return ValueError(f"{path} is not an export of Label Studio: {why}.")
 
@@ -165,6 +177,7 @@ def unpacked(cell:str): # A list or a dict where there is one
     items = value if isinstance(value, list) else [value]
     return value if all(isinstance(o, (str, dict)) for o in items) else cell
 
+# %% ../../nbs/interop/label_studio.ipynb #86801f41
 def table_rows(
     path:str|Path, # CSV or TSV, as exported or saved again by a spreadsheet
 )->list: # A dict for each row
@@ -182,19 +195,27 @@ def table_rows(
     if any(None in row for row in rows): raise not_an_export(path, 'a line has more values than the first')
     return [{k: unpacked(v or '') for k,v in row.items()} for row in rows]
 
-# %% ../../nbs/interop/label_studio.ipynb #7f01cff4
+# %% ../../nbs/interop/label_studio.ipynb #e120ec35
 CLASSES = ('choices', 'taxonomy') # Kinds of result that can hold the class of a whole image
 RECORD = ('id', 'annotator', 'annotation_id', 'created_at', 'updated_at', 'lead_time', 'agreement', 'history')
 
-def is_picture(value)->bool:
+def is_picture(
+    value, # Anything in a task's data
+)->bool:
     "Does a value name an image?"
-    return isinstance(value, str) and any(posixpath.splitext(r)[1].lower() in KINDS for r in readings(value))
+    if not isinstance(value, str): return False
+    kinds = [mimetypes.guess_type(r, strict=False)[0] for r in readings(value)]
+    return any((kind or '').startswith('image/') for kind in kinds)
 
-def as_result(name, value)->dict:
+def as_result(
+    name:str, # Column
+    value, # Choice, or a dict with a key for its kind, such as `taxonomy`
+)->dict: # Control, kind and value
     "An answer in a row as JSON has it."
     value = value if isinstance(value, dict) else dict(choices=[value])
     return dict(from_name=name, type=next((k for k in CLASSES if k in value), list(value)[-1]), value=value)
 
+# %% ../../nbs/interop/label_studio.ipynb #99fe6db1
 def row_task(
     row:dict, # Column -> value
     pictures:set, # Columns that are data
@@ -207,7 +228,7 @@ def row_task(
     data = {k: row[k] for k in pictures if k in row}
     return dict(data=data, annotations=[dict(result=results)] if is_answer else [])
 
-# %% ../../nbs/interop/label_studio.ipynb #f2f42ffd
+# %% ../../nbs/interop/label_studio.ipynb #7f01cff4
 def row_tasks(
     rows:list, # A dict for each row
     path:str|Path, # Name of the file in a complaint
@@ -223,6 +244,7 @@ def row_tasks(
         raise ValueError(f"{path} has columns {columns}: which of them is the class, only JSON can tell.")
     return tasks
 
+# %% ../../nbs/interop/label_studio.ipynb #f2f42ffd
 def read_tasks(
     path:str|Path, # Exported as JSON, JSON-MIN, CSV or TSV
 )->list: # Tasks as in JSON: `data`, `annotations`, perhaps `drafts`
@@ -256,14 +278,19 @@ def class_names(
     leaves = [steps[-1] for v in values for steps in v.get('taxonomy') or ()]
     return sorted({tidy(name) for name in chosen + leaves} - {''})
 
-# %% ../../nbs/interop/label_studio.ipynb #d28da50b
+# %% ../../nbs/interop/label_studio.ipynb #ef9986b4
 PARTS = {'x', 'points', 'vertices', 'rle', 'start'} # Keys of a result that is about a part of an image
 
-def submitted(task:dict)->list:
+def submitted(
+    task:dict, # Of `read_tasks`
+)->list:
     "The annotations of a task, without those that were skipped."
     return [a for a in task['annotations'] or [] if not (a.get('was_cancelled') or a.get('skipped'))]
 
-def check_values(values:list, path:str|Path):
+def check_values(
+    values:list, # Answers of the control that holds the class
+    path:str|Path, # Name of the file in a complaint
+):
     "`ValueError` when answers are about parts of images, or a taxonomy has one name in two places."
     if any(PARTS & v.keys() for v in values):
         raise ValueError(f"{path} has choices for parts of images: one for the whole image is needed.")
@@ -273,6 +300,7 @@ def check_values(values:list, path:str|Path):
             both = f"{' > '.join(other)} and {' > '.join(steps)}"
             raise ValueError(f"{path} has one name in two places, {both}: they would become one class.")
 
+# %% ../../nbs/interop/label_studio.ipynb #d28da50b
 def class_control(
     tasks:list, # Of `read_tasks`
     path:str|Path, # Name of the file in a complaint
@@ -302,7 +330,7 @@ def decide(
     if len(truths) == 1: return truths.pop(), 'ground truth'
     return (best, 'majority') if most > len(votes)/2 and not truths else (None, 'nothing')
 
-# %% ../../nbs/interop/label_studio.ipynb #e102d6e9
+# %% ../../nbs/interop/label_studio.ipynb #cb3b0ba1
 def picture(
     data:dict, # Of a task
     paths, # Images of the folder
@@ -315,12 +343,15 @@ def picture(
     if len(found) == 1: return found[0]
     raise ValueError(f"{path} has a task that names {len(found)} images, under {', '.join(data)}: it must be one.")
 
-def idleness(task:dict)->str:
+def idleness(
+    task:dict, # Of `read_tasks`, without a label
+)->str:
     "Why a task gives no label."
     if submitted(task): return 'submitted without a choice'
     if task['annotations']: return 'skipped'
     return 'with a draft only' if task.get('drafts') else 'not annotated'
 
+# %% ../../nbs/interop/label_studio.ipynb #25324a53
 def votes_of(
     task:dict, # Of `read_tasks`
     control:str|None, # Of `class_control`
@@ -347,14 +378,14 @@ def notices(
     by, lines = Counter(how for _,how in decided.values() if how), []
     if others: lines.append(f"Besides the class there is {', '.join(others)}, which is not read.")
     if by:
-        lines.append(f"Annotators disagree about {by.total()} of {len(votes)} images: ground truth decides "
-                     f"{by['ground truth']}, the majority {by['majority']}, and {by['nothing']} have no label yet.")
+        lines.append(f"Annotators disagree about {by.total()} of {len(votes)} images: {by['ground truth']} decided by "
+                     f"ground truth, {by['majority']} by the majority, {by['nothing']} not at all.")
     if by['nothing']:
         path = next(p for p,(name,_) in decided.items() if not name)
         said = ' and '.join(sorted({name for name,_ in votes[path]}))
         lines.append(f"They call {path} both {said}: a ground truth, exported as JSON, would decide.")
     reasons = ', '.join(f'{n} {why}' for why,n in idle.items())
-    if idle: lines.append(f"{idle.total()} tasks give no label: {reasons}.")
+    if idle: lines.append(f"Tasks without a label: {reasons}.")
     return lines
 
 # %% ../../nbs/interop/label_studio.ipynb #206cf8b8
@@ -378,6 +409,7 @@ def read_export(
     decided = {p: decide(given)[0] for p,given in votes.items()}
     return {p: name for p,name in decided.items() if name is not None}
 
+# %% ../../nbs/interop/label_studio.ipynb #33879e8c
 def is_export(
     path:str|Path, # A file of labels
 )->bool:
