@@ -80,8 +80,8 @@ def studio(tmp_path_factory):
         try: server.wait(20)
         except subprocess.TimeoutExpired: server.kill(); server.wait()
 
-def wait_for(studio, server, log, secs=300):
-    "Its first start makes a database, which takes about a minute."
+def wait_for(studio, server, log, secs=600):
+    "Its first start makes a database: a minute or two, longer where much else runs."
     end = time.monotonic() + secs
     while time.monotonic() < end and server.poll() is None:
         try: return studio.ask('/health', secs=5)
