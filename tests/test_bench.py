@@ -2,8 +2,9 @@
 import json, os, subprocess, sys, time
 import numpy as np, pytest, torch
 from conftest import ROOT
-from m2vaal_nb.bench import *
-from m2vaal_nb.loop import LEARNERS
+from m2vaal_nb.scale.benchmark import (Stepper, bench, bench_busy, bench_feeding, bench_lockstep, bench_steps, machine,
+    neighbours, pieces_of_a_round, select_once, steps_per_second, tables)
+from m2vaal_nb.losses import LEARNERS
 
 def test_straightforward_and_ours_do_the_same_first_step():
     for name in ('vaal', 'ta_vaal', 'm2_vaal_no_adv'):
@@ -43,7 +44,7 @@ def test_work_beside_other_programs_is_measured_and_shown():
 
 def test_it_is_part_of_the_benchmark(monkeypatch):
     parts = ('machine', 'bench_steps', 'bench_feeding', 'bench_scoring', 'bench_selection', 'bench_workers', 'bench_lockstep', 'bench_busy')
-    for name in parts: monkeypatch.setattr(f'm2vaal_nb.bench.{name}', lambda *_, name=name, **__: dict(cores=1, name=name))
+    for name in parts: monkeypatch.setattr(f'm2vaal_nb.scale.benchmark.{name}', lambda *_, name=name, **__: dict(cores=1, name=name))
     found = bench(quick=True, say=lambda s: None)
     assert found['busy']['name'] == 'bench_busy' and found['selection']['name'] == 'bench_selection'
 
@@ -55,7 +56,7 @@ def gone(pid):
 def test_neighbours_end_with_what_they_disturb_and_with_their_parent():
     with pytest.raises(KeyboardInterrupt), neighbours(2) as running: raise KeyboardInterrupt
     assert all(r.poll() is not None for r in running)
-    code = 'import time\nfrom m2vaal_nb.bench import neighbours\nwith neighbours(1) as (r,): print(r.pid, flush=True), time.sleep(600)'
+    code = 'import time\nfrom m2vaal_nb.scale.benchmark import neighbours\nwith neighbours(1) as (r,): print(r.pid, flush=True), time.sleep(600)'
     parent = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
     pid = int(parent.stdout.readline())
     assert not gone(pid)

@@ -3,7 +3,9 @@ import numpy as np, pytest, torch
 from scipy.spatial.distance import cdist
 from m2vaal_nb.data import load_dataset, split_ids
 from m2vaal_nb.experiments import METHODS, plan, run_grid
-from m2vaal_nb.loop import LEARNERS, query_seed, read_log, start_pool, train_round, view_pool
+from m2vaal_nb.foundations.log import read_log
+from m2vaal_nb.loop import query_seed, start_pool, train_round, view_pool
+from m2vaal_nb.losses import LEARNERS
 from m2vaal_nb.samplers import BLOCK, SMALL
 
 JOBS = {method: (p, method, seed) for p,method,seed in plan('fig2b', METHODS, rounds=2, steps=20)}

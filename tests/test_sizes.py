@@ -1,11 +1,15 @@
 "Whatever is done piece by piece gives what it would give at once: on, below and above each size."
 import numpy as np, pytest, torch
 from dataclasses import replace
-from m2vaal_nb import bench
-from m2vaal_nb.experiments import latent_map, reconstruct
-from m2vaal_nb.loop import *
-from m2vaal_nb.query import view_blocks
-from m2vaal_nb.watch import picked_images
+from m2vaal_nb.interop.tensorboard import picked_images
+from m2vaal_nb.loop import epoch_rows, fresh_nets, predict, run, start_pool, view_pool
+from m2vaal_nb.losses import LEARNERS
+from m2vaal_nb.own_images.query import view_blocks
+from m2vaal_nb.paper.fig3 import reconstruct
+from m2vaal_nb.paper.pictures import latent_map
+from m2vaal_nb.scale.benchmark import made_up
+from m2vaal_nb.scale.lockstep import run_in_lockstep
+from m2vaal_nb.scale.workers import run_on_workers
 
 @pytest.fixture
 def pool(few, tiny): return start_pool(few, tiny, 0)[0]
@@ -78,7 +82,7 @@ def test_points_of_a_map(n_points, pool, tiny):
 
 @pytest.mark.parametrize('block', [1, 99, 100, 101])
 def test_made_up_rows(block, monkeypatch):
-    whole = bench.made_up(100)
+    whole = made_up(100)
     monkeypatch.setattr('m2vaal_nb.samplers.BLOCK', block)
-    for a,b in zip(bench.made_up(100), whole): np.testing.assert_array_equal(a, b)
+    for a,b in zip(made_up(100), whole): np.testing.assert_array_equal(a, b)
     assert np.allclose(whole[1].sum(-1), 1)
