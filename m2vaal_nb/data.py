@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .foundations.chance import rng, tie_ranks
 from .foundations.download import IDX_MD5, cache_dir, idx_root, reason
+from .foundations.machine import one_thread
 
 # %% ../nbs/00_data.ipynb #06158eb0
 @dataclass(frozen=True, eq=False)
@@ -179,6 +180,7 @@ class PoolView:
         "What the learner reveals under this name."
         if (value := getattr(self, name)) is None: raise ValueError(f"This learner does not reveal `{name}`, which the sampler needs.")
         return value
+    @one_thread()
     def top(self,
         score_N, # (N,) finite numbers, array or tensor
         budget:int, # 1 to N

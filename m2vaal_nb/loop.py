@@ -202,6 +202,7 @@ def check_values(values:dict)->dict: # Term -> float
     return values
 
 # %% ../nbs/04_loop.ipynb #d674cd47
+@one_thread()
 def train(
     nets:nn.ModuleDict, # Changed in place
     learner:Learner, # What to train
@@ -222,6 +223,7 @@ def train(
     return check_values(values)
 
 # %% ../nbs/04_loop.ipynb #1611122a
+@one_thread()
 @torch.no_grad()
 def predict(
     nets:nn.ModuleDict, # Trained
@@ -290,10 +292,10 @@ def train_round(
     round:int, # Of the run
     watch:Callable|None=None, # Called as (step, batch) before each step
 )->tuple: # Trained nets, {term: its last value}
-    "Train one round's nets from scratch, on one thread."
+    "Train one round's nets from scratch."
     learner = LEARNERS[p.learner]
     nets = fresh_nets(learner, pool, p, seed, round)
-    with one_thread(): return nets, train(nets, learner, p, pool.x, draw(pool, p, seed, round), watch)
+    return nets, train(nets, learner, p, pool.x, draw(pool, p, seed, round), watch)
 
 def query_seed(seed:int, round:int)->int:
     "The seed of a round's view."

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['BLOCK', 'TIE', 'SMALL', 'SAMPLERS', 'SCORES', 'blocks', 'check_probs', 'as_rows', 'least_confidence_scores',
            'margin_scores', 'entropy_scores', 'random', 'least_confidence', 'margin', 'entropy', 'discriminator',
-           'first_best', 'Cluster', 'shares', 'check_latents', 'clusters', 'class_anchors_rows', 'weighted_scores',
-           'weighted_anchors_rows', 'class_anchors', 'weighted_anchors', 'scores_at_picks', 'replay']
+           'best_rows', 'Cluster', 'shares', 'check_latents', 'clusters', 'class_anchors_rows', 'predicted',
+           'weighted_scores', 'offer', 'weighted_anchors_rows', 'class_anchors', 'weighted_anchors', 'scores_at_picks',
+           'replay']
 
 # %% ../nbs/03_samplers.ipynb #f377580c
 import warnings
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .foundations.chance import tie_ranks
+from .foundations.machine import one_thread
 from .data import PoolView, check_budget, check_labels
 
 # %% ../nbs/03_samplers.ipynb #4643953f
@@ -47,6 +49,7 @@ def as_rows(a)->Tensor: # On the CPU, without a copy where none is needed
     return torch.as_tensor(a).detach().cpu()
 
 # %% ../nbs/03_samplers.ipynb #8fad55da
+@one_thread()
 def least_confidence_scores(
     p_N_C, # (N, C) class probabilities, array or tensor
 )->Tensor: # (N,) 1 - max p: 0 for certainty
@@ -54,14 +57,21 @@ def least_confidence_scores(
     return (1 - check_probs(p_N_C).amax(-1)).clamp_min(0)
 
 # %% ../nbs/03_samplers.ipynb #84c0f364
+@one_thread()
 def margin_scores(
     p_N_C, # (N, C) class probabilities, C ≥ 2
 )->Tensor: # (N,) -(p₁ - p₂): 0 for a tie, -1 for certainty
     "Eq. 2: how close the two most probable classes are."
-    first, second = check_probs(p_N_C, 2).topk(2, -1).values.unbind(-1)
-    return second - first
+    p = check_probs(p_N_C, 2)
+    score_N = p.new_empty(len(p))
+    for b in blocks(len(p)):
+        first = p[b].max(-1, keepdim=True)
+        second = p[b].scatter(-1, first.indices, -1).amax(-1)
+        score_N[b] = second - first.values[:,0]
+    return score_N
 
 # %% ../nbs/03_samplers.ipynb #469d5cce
+@one_thread()
 def entropy_scores(
     p_N_C, # (N, C) class probabilities
 )->Tensor: # (N,) nats: 0 for certainty, log C at most
@@ -107,13 +117,14 @@ def discriminator(
 
 # %% ../nbs/03_samplers.ipynb #ebe8ce1e
 TIE = 1e-9 # Scores this close, relatively, are equal
-SMALL = 1 << 21 # Numbers: clusters of a pool with no more latents keep their own, all together 16 MB in double precision
 
-def first_best(score_N:np.ndarray, rank_N:np.ndarray)->int: # A row
-    "The row of the highest score; among equals that of the smallest rank."
+def best_rows(score_N:np.ndarray)->np.ndarray: # Rows, in order
+    "Where the score is highest."
     best = score_N.max()
-    equal = np.flatnonzero(score_N >= best - TIE*abs(best))
-    return int(equal[rank_N[equal].argmin()])
+    return np.flatnonzero(score_N >= best - TIE*abs(best))
+
+# %% ../nbs/03_samplers.ipynb #ebe8ce20
+SMALL = 1 << 21 # Numbers: clusters of a pool with no more latents keep their own, together 16 MB in double precision
 
 class Cluster:
     "Some unlabelled rows, and the sum of each one's distances to the anchors so far."
@@ -123,19 +134,20 @@ class Cluster:
         rank_U:np.ndarray, # (U,) ranks of all unlabelled rows
         anchors:Tensor, # (A, D) latents of the cluster's labelled rows
     ):
-        self.z, self.rows, self.rank, self.free = z_U_D, rows, rank_U, np.ones(len(rows), bool)
-        self.sums, self.anchored = np.zeros(len(rows)), len(anchors) > 0
+        self.z, self.rows, self.rank = z_U_D, rows, rank_U
+        self.free, self.sums = np.ones(len(rows), bool), np.zeros(len(rows))
+        self.anchored = len(anchors) > 0
         self.held = self._latents(slice(None)) if z_U_D.numel() <= SMALL else None
         for some in anchors.double().split(64): self._add(some)
     def _latents(self, b): return self.z.index_select(0, torch.from_numpy(self.rows[b])).double()
     def _add(self, anchors):
         for b in blocks(len(self.rows)):
-            z = self._latents(b) if self.held is None else self.held
-            self.sums[b] += torch.cdist(z, anchors, compute_mode='donot_use_mm_for_euclid_dist').sum(-1).numpy()
+            z = self._latents(b) if self.held is None else self.held[b]
+            self.sums[b] += torch.cdist(anchors, z, compute_mode='donot_use_mm_for_euclid_dist').sum(0).numpy()
     def best(self, score_N:np.ndarray)->int: # A place in the cluster
-        "Where the score is highest among rows not yet picked."
-        free = np.flatnonzero(self.free)
-        return int(free[first_best(score_N[free], self.rank[self.rows[free]])])
+        "Where the score is highest among rows not yet picked; among equals where the rank is smallest."
+        equal = best_rows(np.where(self.free, score_N, -np.inf))
+        return int(equal[self.rank[self.rows[equal]].argmin()])
     def take(self, i:int)->int: # A row of U
         "Pick the i-th row of the cluster: it becomes an anchor."
         self.free[i], self.anchored = False, True
@@ -170,6 +182,7 @@ def clusters(z_U_D, y_U, z_L_D, y_L, n_classes, rank_U)->list:
     return [Cluster(z_U_D, np.flatnonzero(y_U == c).astype(np.int32), rank_U, z_L_D[torch.from_numpy(y_L == c)]) for c in range(n_classes)]
 
 # %% ../nbs/03_samplers.ipynb #cdc5e08e
+@one_thread()
 def class_anchors_rows(
     z_U_D, # (U, D) latents of the unlabelled rows
     y_U, # (U,) predicted classes
@@ -181,18 +194,44 @@ def class_anchors_rows(
 )->np.ndarray: # (budget,) rows of U, class by class, as picked
     "Algorithm 1: from each class's cluster, the rows farthest in total from its anchors."
     z_U_D, z_L_D = check_latents(z_U_D, z_L_D)
-    y_U, y_L, budget = check_labels(y_U, len(z_U_D), n_classes).astype(np.int32), check_labels(y_L, len(z_L_D), n_classes), check_budget(budget, len(z_U_D))
+    y_U = check_labels(y_U, len(z_U_D), n_classes).astype(np.int32)
+    y_L, budget = check_labels(y_L, len(z_L_D), n_classes), check_budget(budget, len(z_U_D))
     order = np.random.default_rng(seed).permutation(n_classes)
     share = shares(np.bincount(y_U, minlength=n_classes), budget, order)
     cs = clusters(z_U_D, y_U, z_L_D, y_L, n_classes, tie_ranks(len(z_U_D), seed).astype(np.int32))
     return np.array([cs[c].take(cs[c].best(cs[c].sums)) for c in order for _ in range(share[c])])
 
 # %% ../nbs/03_samplers.ipynb #ac2ffa3c
-def weighted_scores(c:Cluster, doubt_N:np.ndarray)->np.ndarray: # (rows of the cluster,)
-    "The score of Algorithm 2 for each row of a cluster."
-    top = np.max(c.sums, where=c.free, initial=0.)
-    return doubt_N[c.rows]*(c.sums/top if c.anchored and top > 0 else 1.)
+def predicted(
+    p_U_C:Tensor, # (U, C) class probabilities
+)->tuple: # (U,) classes, int32; (U,) doubt: 1 − their probability, float64
+    "The most probable class of each row, and the doubt that is left."
+    y_U, doubt_U = np.empty(len(p_U_C), np.int32), np.empty(len(p_U_C))
+    for b in blocks(len(p_U_C)):
+        top = p_U_C[b].double().max(-1)
+        y_U[b], doubt_U[b] = top.indices, (1 - top.values).clamp_min(0)
+    return y_U, doubt_U
 
+def weighted_scores(
+    c:Cluster, # With its anchors so far
+    doubt_U:np.ndarray, # (U,) doubt of all unlabelled rows
+)->np.ndarray: # (rows of the cluster,)
+    "The score of Algorithm 2 for each row of a cluster."
+    top = (c.sums*c.free).max(initial=0.)
+    return doubt_U[c.rows]*(c.sums/top if c.anchored and top > 0 else 1.)
+
+def offer(
+    c:Cluster, # With its anchors so far
+    doubt_U:np.ndarray, # (U,) doubt of all unlabelled rows
+)->tuple: # Score, rank, place in the cluster; a score of −∞ when nothing is left
+    "The row that a cluster would have picked next."
+    if not c.free.any(): return -np.inf, 0, 0
+    score = weighted_scores(c, doubt_U)
+    i = c.best(score)
+    return score[i], c.rank[c.rows[i]], i
+
+# %% ../nbs/03_samplers.ipynb #ac2ffa3e
+@one_thread()
 def weighted_anchors_rows(
     z_U_D, # (U, D) latents of the unlabelled rows
     p_U_C, # (U, C) class probabilities
@@ -202,42 +241,39 @@ def weighted_anchors_rows(
     seed:int=0, # Breaks ties
 )->np.ndarray: # (budget,) rows of U, as picked
     "Algorithm 2: the rows of largest doubt × normalised total distance to their class's anchors."
-    z_U_D, z_L_D, p_U_C = *check_latents(z_U_D, z_L_D), check_probs(p_U_C)
+    (z_U_D, z_L_D), p_U_C = check_latents(z_U_D, z_L_D), check_probs(p_U_C)
     U, C = len(z_U_D), p_U_C.shape[1]
-    if len(p_U_C) != U: raise ValueError(f"Probabilities must have {U} rows, as the latents have, not {len(p_U_C)}.")
-    y_L, budget, rank = check_labels(y_L, len(z_L_D), C), check_budget(budget, U), tie_ranks(U, seed).astype(np.int32)
-    y_U, doubt = np.empty(U, np.int32), np.empty(U)
-    for b in blocks(U):
-        top = p_U_C[b].double().max(-1)
-        y_U[b], doubt[b] = top.indices, (1 - top.values).clamp_min(0)
-    cs = clusters(z_U_D, y_U, z_L_D, y_L, C, rank)
-    def offer(k): # the best of cluster k: score, rank (negated: the smallest wins), place in the cluster
-        if not cs[k].free.any(): return -np.inf, 0, 0
-        s = weighted_scores(cs[k], doubt); i = cs[k].best(s)
-        return s[i], -rank[cs[k].rows[i]], i
-    offers, picks = [offer(k) for k in range(len(cs))], []
+    if len(p_U_C) != U:
+        raise ValueError(f"Probabilities must have {U} rows, as the latents have, not {len(p_U_C)}.")
+    y_L, budget = check_labels(y_L, len(z_L_D), C), check_budget(budget, U)
+    y_U, doubt_U = predicted(p_U_C)
+    cs = clusters(z_U_D, y_U, z_L_D, y_L, C, tie_ranks(U, seed).astype(np.int32))
+    offers, picks = np.array([offer(c, doubt_U) for c in cs]), []
     while len(picks) < budget:
-        top = max(s for s,*_ in offers)
-        k = max((k for k,(s,*_) in enumerate(offers) if s >= top - TIE*abs(top)), key=lambda k: offers[k][1])
-        picks.append(cs[k].take(offers[k][2]))
-        offers[k] = offer(k)
+        equal = best_rows(offers[:,0])
+        k = equal[offers[equal,1].argmin()]
+        picks.append(cs[k].take(int(offers[k,2])))
+        offers[k] = offer(cs[k], doubt_U)
     return np.array(picks)
 
 # %% ../nbs/03_samplers.ipynb #8594df88
+@one_thread()
 def class_anchors(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`, `y_L`
     budget:int, # Labels to buy, 1 to len(view)
 )->np.ndarray: # (budget,) dataset ids
     "Algorithm 1: as many from each predicted class, far from its labelled images."
-    p = view.need('p_N_C')
-    return view.ids[class_anchors_rows(view.need('z_N_D'), p.argmax(-1), view.need('z_L_D'), view.need('y_L'), budget, p.shape[1], view.seed)]
+    p = check_probs(view.need('p_N_C'))
+    z_N_D, z_L_D, y_L = (view.need(k) for k in ('z_N_D', 'z_L_D', 'y_L'))
+    return view.ids[class_anchors_rows(z_N_D, predicted(p)[0], z_L_D, y_L, budget, p.shape[1], view.seed)]
 
 def weighted_anchors(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`, `y_L`
     budget:int, # Labels to buy, 1 to len(view)
 )->np.ndarray: # (budget,) dataset ids
     "Algorithm 2: uncertain, and far from the labelled images of the predicted class."
-    return view.ids[weighted_anchors_rows(view.need('z_N_D'), view.need('p_N_C'), view.need('z_L_D'), view.need('y_L'), budget, view.seed)]
+    z_N_D, p_N_C, z_L_D, y_L = (view.need(k) for k in ('z_N_D', 'p_N_C', 'z_L_D', 'y_L'))
+    return view.ids[weighted_anchors_rows(z_N_D, p_N_C, z_L_D, y_L, budget, view.seed)]
 
 # %% ../nbs/03_samplers.ipynb #75f74f4e
 SAMPLERS = dict(random=random, least_confidence=least_confidence, margin=margin, entropy=entropy,
@@ -262,12 +298,16 @@ def scores_at_picks(
 
 def replay(view, sampler, rows): # Yields B times (N,)
     "The scores of Algorithm 1 or 2 in front of each pick."
-    z_N, z_L = check_latents(view.z_N_D, view.z_L_D)
-    top = check_probs(view.p_N_C).double().max(-1)
-    y_N, doubt_N = top.indices.numpy(), (1 - top.values).clamp_min(0).numpy()
-    cs = clusters(z_N, y_N, z_L, view.y_L, view.p_N_C.shape[1], tie_ranks(len(view), view.seed))
+    with one_thread():
+        z_N, z_L = check_latents(view.z_N_D, view.z_L_D)
+        p = check_probs(view.p_N_C)
+        y_N, doubt_N = predicted(p)
+        y_L = check_labels(view.y_L, len(z_L), p.shape[1])
+        cs = clusters(z_N, y_N, z_L, y_L, p.shape[1], tie_ranks(len(view), view.seed))
     for row in rows:
         u_N, turn = np.full(len(view), -np.inf), cs[y_N[row]]
-        for c in [turn] if sampler is class_anchors else cs: u_N[c.rows] = c.sums if sampler is class_anchors else weighted_scores(c, doubt_N)
+        if sampler is class_anchors: u_N[turn.rows] = turn.sums
+        else:
+            for c in cs: u_N[c.rows] = weighted_scores(c, doubt_N)
         yield u_N
-        turn.take(int(np.searchsorted(turn.rows, row)))
+        with one_thread(): turn.take(int(np.searchsorted(turn.rows, row)))

@@ -1,9 +1,9 @@
 "The benchmark measures what it says; how fast anything is, is no test."
-import json
-import numpy as np, pytest
+import json, os, subprocess, sys, time
+import numpy as np, pytest, torch
 from conftest import ROOT
-from m2vaal_nb.scale.benchmark import (Stepper, bench_feeding, bench_lockstep, bench_steps, machine,
-    select_once, steps_per_second, tables)
+from m2vaal_nb.scale.benchmark import (Stepper, bench, bench_busy, bench_feeding, bench_lockstep, bench_steps, machine,
+    neighbours, pieces_of_a_round, select_once, steps_per_second, tables)
 from m2vaal_nb.losses import LEARNERS
 
 def test_straightforward_and_ours_do_the_same_first_step():
@@ -31,7 +31,44 @@ def test_pieces():
     found = machine()
     assert found['peak_gflop_s'] > 1 and found['bandwidth_gb_s'] > .1 and found['cores'] >= 1
 
+def test_work_beside_other_programs_is_measured_and_shown():
+    threads, calls = torch.get_num_threads(), pieces_of_a_round(n=2000, budget=5, steps=1, images=50)
+    found = bench_busy(calls, repeats=1, processes=1)
+    assert torch.get_num_threads() == threads
+    assert found.keys() == {'training', 'predictions', 'class_anchors', 'weighted_anchors', '40 times margin',
+                            'weighted_anchors, all threads'}
+    for v in found.values(): assert v['idle'] > 0 and v['ratio'] == pytest.approx(v['busy']/v['idle'])
+    published = json.loads((ROOT/'results/bench.json').read_text())
+    shown = tables({**published, 'busy': found})['idle and beside four other programs, seconds']
+    assert list(shown.index) == list(found) and list(shown.columns) == ['idle', 'busy', 'ratio']
+
+def test_it_is_part_of_the_benchmark(monkeypatch):
+    parts = ('machine', 'bench_steps', 'bench_feeding', 'bench_scoring', 'bench_selection', 'bench_workers', 'bench_lockstep', 'bench_busy')
+    for name in parts: monkeypatch.setattr(f'm2vaal_nb.scale.benchmark.{name}', lambda *_, name=name, **__: dict(cores=1, name=name))
+    found = bench(quick=True, say=lambda s: None)
+    assert found['busy']['name'] == 'bench_busy' and found['selection']['name'] == 'bench_selection'
+
+def gone(pid):
+    "Has a process ended? A zombie has."
+    try: return (state := subprocess.run(['ps', '-o', 'stat=', '-p', str(pid)], capture_output=True, text=True).stdout) == '' or state[0] == 'Z'
+    except FileNotFoundError: pytest.skip('there is no ps here')
+
+def test_neighbours_end_with_what_they_disturb_and_with_their_parent():
+    with pytest.raises(KeyboardInterrupt), neighbours(2) as running: raise KeyboardInterrupt
+    assert all(r.poll() is not None for r in running)
+    code = 'import time\nfrom m2vaal_nb.scale.benchmark import neighbours\nwith neighbours(1) as (r,): print(r.pid, flush=True), time.sleep(600)'
+    parent = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
+    pid = int(parent.stdout.readline())
+    assert not gone(pid)
+    parent.kill(), parent.wait()
+    for _ in range(200):
+        if gone(pid): return
+        time.sleep(.1)
+    os.kill(pid, 9)
+    assert False, 'it went on without its parent'
+
 def test_tables_show_the_published_run():
     found = json.loads((ROOT/'results/bench.json').read_text())
     shown = tables(found)
     assert set(shown['steps'].index) == set(LEARNERS) and shown['machine'].loc['cpu', 'one thread'] == found['machine']['cpu']
+    assert set(shown['idle and beside four other programs, seconds'].columns) == {'idle', 'busy', 'ratio'}

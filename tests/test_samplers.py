@@ -1,10 +1,11 @@
-"One contract for every sampler, and the tensor functions under it against hypothesis."
+"One contract for every sampler, and the tensor functions under it against hypothesis and brute force, whatever the sizes."
+import math
 from dataclasses import fields, replace
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from m2vaal_nb.data import PoolView
-from m2vaal_nb.samplers import (SAMPLERS, SCORES, class_anchors_rows, entropy_scores,
+from m2vaal_nb.samplers import (SAMPLERS, SCORES, SMALL, Cluster, class_anchors_rows, entropy_scores,
     least_confidence_scores, margin_scores, random, scores_at_picks, weighted_anchors_rows)
 
 settings.register_profile('steady', deadline=None, derandomize=True, max_examples=60)
@@ -127,3 +128,142 @@ def test_a_pool_read_in_blocks_gives_the_same_picks(block, monkeypatch, tmp_path
     monkeypatch.setattr('m2vaal_nb.samplers.SMALL', 0)
     monkeypatch.setattr('m2vaal_nb.samplers.BLOCK', block)
     for z in (z_U, np.load(tmp_path/'z.npy', mmap_mode='r')): np.testing.assert_array_equal(picks(z), whole)
+
+# --- sizes: on, below and above each, against brute force ---
+SIZES = (3, 4, 5, 8, 9)     # rows in each cluster: with blocks of 1 to 30, a block ends before, on and after the end of each
+U = sum(SIZES)
+IN_ALL = 3*U                # numbers
+
+def a_case(seed):
+    "Rows of classes of known sizes; every other case on a grid, full of ties."
+    g = np.random.default_rng(seed)
+    def rows(n): return (g.integers(0, 3, (n, 3)) if seed % 2 else g.normal(size=(n, 3))).astype('f4')
+    y_U = g.permutation(np.repeat(np.arange(len(SIZES)), SIZES))
+    p_U = np.eye(len(SIZES))[y_U]*.5 + g.dirichlet([.3]*len(SIZES), U)*.5
+    return rows(U), y_U, p_U, rows(7), np.array([0, 0, 1, 2, 2, 2, 3])
+
+def best(score, rows, rank):
+    "The highest score, and the row of it whose rank is smallest."
+    top = max(score)
+    return top, min((i for s,i in zip(score, rows) if math.isclose(s, top, rel_tol=1e-10)), key=lambda i: rank[i])
+
+def total(z, rows, anchors): return [math.fsum(math.dist(z[i], a) for a in anchors) for i in rows]
+
+def brute_1(z_U, y_U, z_L, y_L, budget, seed):
+    C, g = len(SIZES), lambda: np.random.default_rng(seed)
+    order, rank, picks = g().permutation(C), g().permutation(U), []
+    want = dict.fromkeys(order, 0)
+    while sum(want.values()) < budget:      # one pick after the other goes round
+        for c in order:
+            if sum(want.values()) < budget and want[c] < SIZES[c]: want[c] += 1
+    for c in order:
+        rows, anchors = np.flatnonzero(y_U == c).tolist(), z_L[y_L == c].tolist()
+        for _ in range(want[c]):
+            _, i = best(total(z_U, rows, anchors), rows, rank)
+            rows.remove(i), anchors.append(z_U[i]), picks.append(i)
+    return picks
+
+def brute_2(z_U, p_U, z_L, y_L, budget, seed):
+    y_U, doubt, rank = p_U.argmax(-1), 1 - p_U.max(-1), np.random.default_rng(seed).permutation(U)
+    rows = {c: np.flatnonzero(y_U == c).tolist() for c in range(len(SIZES))}
+    anchors, picks = {c: z_L[y_L == c].tolist() for c in rows}, []
+    def offer(c):
+        far = total(z_U, rows[c], anchors[c])
+        norm = max(far) if anchors[c] and max(far) else None
+        return best([doubt[i]*(f/norm if norm else 1.) for i,f in zip(rows[c], far)], rows[c], rank)
+    while len(picks) < budget:
+        _, i = best(*zip(*(offer(c) for c in rows if rows[c])), rank)
+        rows[y_U[i]].remove(i), anchors[y_U[i]].append(z_U[i]), picks.append(i)
+    return picks
+
+@pytest.fixture
+def sizes(monkeypatch):
+    "Sets how many rows are a block, and how many numbers are few."
+    def set_to(block, small):
+        monkeypatch.setattr('m2vaal_nb.samplers.BLOCK', block)
+        monkeypatch.setattr('m2vaal_nb.samplers.SMALL', small)
+    return set_to
+
+FEW = dict(below=IN_ALL-1, on=IN_ALL, above=IN_ALL+1)
+
+@pytest.mark.parametrize('budget', [1, 12, U])
+@pytest.mark.parametrize('seed', range(4))
+def test_algorithms_are_brute_force_whatever_the_sizes(budget, seed, sizes):
+    z_U, y_U, p_U, z_L, y_L = a_case(seed)
+    first, second = brute_1(z_U, y_U, z_L, y_L, budget, seed), brute_2(z_U, p_U, z_L, y_L, budget, seed)
+    assert (p_U.argmax(-1) == y_U).all()
+    for block in (*range(1, U+2), 1 << 14):
+        for small in FEW.values():
+            sizes(block, small)
+            assert class_anchors_rows(z_U, y_U, z_L, y_L, budget, len(SIZES), seed).tolist() == first, (block, small)
+            assert weighted_anchors_rows(z_U, p_U, z_L, y_L, budget, seed).tolist() == second, (block, small)
+
+@pytest.mark.parametrize('small', FEW)
+def test_what_they_rank_by_is_the_same_whatever_the_sizes(small, sizes):
+    z_U, y_U, p_U, z_L, y_L = a_case(0)
+    view = PoolView(np.arange(U), 0, torch.tensor(p_U), torch.tensor(z_U), torch.rand(U), z_L_D=torch.tensor(z_L), y_L=y_L)
+    def scores(): return {name: [*(scores_at_picks(view, f, f(view, 12)) or ())] for name,f in SAMPLERS.items()}
+    whole = scores()
+    for block in (1, 3, 4, 5, U-1, U, U+1):
+        sizes(block, FEW[small])
+        for name,u in scores().items(): np.testing.assert_array_equal(u, whole[name])
+
+@pytest.mark.parametrize('block', [1, 7, 39, 40, 41])
+def test_scores_are_the_same_whatever_the_block(block, sizes):
+    view = a_view()
+    whole = [score(view.p_N_C) for score in scores]
+    sizes(block, 0)
+    for score,u_N in zip(scores, whole): assert torch.equal(score(view.p_N_C), u_N)
+
+@pytest.mark.parametrize('block', [1, 4, 9, 10, 11])
+@pytest.mark.parametrize('row', range(10))
+def test_a_bad_row_is_found_in_any_block(block, row, sizes):
+    sizes(block, 0)
+    z, p = torch.rand(10, 2), torch.full((10, 2), .5)
+    bad_z, bad_p = z.clone(), p.clone()
+    bad_z[row, 1] = bad_p[row, 1] = float('nan')
+    with pytest.raises(ValueError, match='Probabilities must'): margin_scores(bad_p)
+    with pytest.raises(ValueError, match='Probabilities must'): weighted_anchors_rows(z, bad_p, z, [0, 1]*5, 2)
+    for pair in ((bad_z, z), (z, bad_z)):
+        with pytest.raises(ValueError, match='Latents must'): class_anchors_rows(pair[0], [0, 1]*5, pair[1], [0, 1]*5, 2, 2)
+
+@pytest.mark.parametrize('n', [0, 1, 63, 64, 65, 127, 128, 129])     # labelled rows are taken 64 at a time
+def test_any_number_of_anchors(n):
+    g = np.random.default_rng(n)
+    z, anchors = g.normal(size=(50, 3)), g.normal(size=(n, 3))
+    c = Cluster(torch.tensor(z), np.arange(50), np.arange(50), torch.tensor(anchors))
+    np.testing.assert_allclose(c.sums, np.linalg.norm(z[:,None] - anchors, axis=-1).sum(1), rtol=1e-12)
+
+@pytest.mark.parametrize('n', [(1 << 14) - 1, 1 << 14, (1 << 14) + 1, 20_000, (1 << 15) + 1])
+def test_one_cluster_at_the_real_sizes(n):
+    "Blocks as they are, in a pool that is held."
+    z, sure = torch.randn(n, 8, generator=torch.Generator().manual_seed(n)), torch.tensor([[.9, .1]]).expand(n, 2)
+    assert z.numel() <= SMALL
+    far = class_anchors_rows(z, np.zeros(n, int), z[:3], [0, 0, 0], 5, 1)
+    np.testing.assert_array_equal(far, weighted_anchors_rows(z, sure, z[:3], [0, 0, 0], 5))
+    sums = torch.cdist(z.double(), z[:3].double()).sum(1)
+    for row in far:
+        assert row == sums.argmax()
+        sums += torch.cdist(z.double(), z[row:row+1].double())[:,0]
+        sums[far[:list(far).index(row)+1]] = -1
+
+# --- threads ---
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+@every
+def test_callers_threads_are_left_as_they_were(name, three_threads, monkeypatch):
+    inside, cdist = [], torch.cdist
+    monkeypatch.setattr(torch, 'cdist', lambda *a, **kw: inside.append(torch.get_num_threads()) or cdist(*a, **kw))
+    view = a_view()
+    rows = np.array([list(view.ids).index(i) for i in SAMPLERS[name](view, 7)])
+    assert torch.get_num_threads() == 3
+    for _ in scores_at_picks(view, SAMPLERS[name], rows) or (): assert torch.get_num_threads() == 3
+    assert set(inside) == ({1} if 'anchors' in name else set())
+    with pytest.raises(ValueError): SAMPLERS[name](view, 41)
+    with pytest.raises(ValueError): margin_scores(torch.ones(3))
+    assert torch.get_num_threads() == 3

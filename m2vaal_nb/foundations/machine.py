@@ -24,9 +24,10 @@ def pick_device(
     if name == 'cuda' and not torch.cuda.is_available(): raise ValueError("Device 'cuda' was asked for, but PyTorch finds no CUDA device here.")
     return torch.device('cuda' if name != 'cpu' and torch.cuda.is_available() else 'cpu')
 
+# %% ../../nbs/foundations/machine.ipynb #5e0a1c07
 @contextmanager
 def one_thread():
-    "On CPUs a run uses one thread, so that its log does not depend on how many run beside it."
+    "PyTorch computes on one thread meanwhile, and then on as many as before. Also a decorator: `@one_thread()`."
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try: yield

@@ -58,7 +58,7 @@ def view_blocks(
 )->PoolView:
     "As `view_pool`, for images that do not fit into memory together."
     def view(ids): return view_pool(nets, LEARNERS[p.learner], replace(pool, ids=np.concatenate([pool.labelled, ids])), p, seed)[0]
-    views = [view(pool.unlabelled[i:i+block]) for i in range(0, len(pool.unlabelled), block)]
+    views = [view(pool.unlabelled[i:i+block]) for i in range(0, max(1, len(pool.unlabelled)), block)]
     rows = [k for k in ('p_N_C', 'z_N_D', 'd_N', 'r_N') if getattr(views[0], k) is not None]
     return replace(views[0], ids=pool.unlabelled, **{k: torch.cat([getattr(v, k) for v in views]) for k in rows})
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from ..foundations.machine import pick_device
+from ..foundations.machine import one_thread, pick_device
 from ..data import Dataset, load_dataset
 from ..models import Batch, Images, Out, Outputs
 from ..losses import LEARNERS, Learner, Phase, TERMS, elbo_terms, warmup
@@ -50,6 +50,7 @@ def lockstep_phase(
     return vmap(grad(loss, has_aux=True), in_dims=(0, 0, 0, 0, 0, None, 0), randomness='error')
 
 # %% ../../nbs/scale/lockstep.ipynb #8edda8a8
+@one_thread()
 def train_lockstep(
     asked:list, # Arguments of `train_round`, of runs with equal `lockstep_key` and one dataset
 )->list: # What `train_round` returns, for each
