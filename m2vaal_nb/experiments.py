@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['METHODS', 'PROTOCOLS', 'LINEUPS', 'COST', 'STYLE', 'protocol_for', 'add_sweep', 'settings', 'plan', 'duration',
            'Progress', 'dataset', 'n_workers', 'run_grid', 'read_results', 'read_sweep', 'methods_in', 'accuracy_table',
-           'sweep_table', 'style', 'band', 'plot_curves', 'rewind', 'revisit', 'logs_of', 'tabulate', 'reconstruct',
-           'show_reconstructions', 'latent_map']
+           'sweep_table', 'style', 'band', 'plot_curves']
 
-# %% ../nbs/05_experiments.ipynb #343bbb64
-from collections.abc import Callable, Iterable
+# %% ../nbs/05_experiments.ipynb #06d48095
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from itertools import product
@@ -18,13 +17,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
 
-from .data import Dataset, Pool, PoolView, load_dataset, progress, show_images
-from .files import write_whole
-from .loop import (LEARNERS, Protocol, check_folder, check_seed, identity_of, n_cores, n_queries, one_thread, pick_device, pixels, query_seed,
-    read_log, run, run_in_lockstep, run_on_workers, start_pool, stored_lines, train_round, view_pool)
-from .losses import Images, condition_on_probs, encode
+from .foundations.files import check_folder
+from .foundations.log import read_log
+from .foundations.machine import n_cores, pick_device
+from .data import Dataset, load_dataset
+from .loop import Protocol, check_seed, identity_of, n_queries, run, stored_lines
+from .scale.lockstep import run_in_lockstep
+from .scale.workers import run_on_workers
 
 # %% ../nbs/05_experiments.ipynb #4fac9275
 METHODS = dict(
@@ -185,7 +185,7 @@ def run_grid(
     if not on_ray: check_folder(folder) # there the address is looked at before
     tell, shared = Progress(jobs, there, say, max(1, min(many, len(todo)))), {}
     if on_ray:
-        from m2vaal_nb.cluster import run_on_ray
+        from m2vaal_nb.scale.cluster import run_on_ray
         lines = run_on_ray(todo, folder, None if workers == 'ray' else workers, dev, whole, say)
     elif many == 0: lines = run_in_lockstep(todo, folder, dev, whole)
     elif min(many, len(todo)) > 1: lines = run_on_workers(todo, folder, many, dev, data, say)
@@ -286,117 +286,4 @@ def plot_curves(
     ax.legend(fontsize=8, handlelength=3.5, loc='center left', bbox_to_anchor=(1, .5))
     fig = ax.figure
     if own: fig.tight_layout(); plt.close(fig) # or a notebook shows it twice
-    return fig
-
-# %% ../nbs/05_experiments.ipynb #2ba9094a
-def rewind(
-    path:str|Path, # A log
-    round:int, # Which of its rounds
-    device:str='auto', # 'auto', 'cpu' or 'cuda'
-    data:Dataset|None=None, # Fetched by default
-)->tuple: # `Pool`, `Protocol`, seed and round: the arguments of `train_round`
-    "What a logged round began with."
-    lines = read_log(Path(path))
-    if not 0 <= round < len(lines): raise ValueError(f"{path} has no round {round}: it holds {len(lines)} rounds, from 0.")
-    said, seed = lines[0]['protocol'], lines[0]['seed']
-    p, data, dev = Protocol.from_dict(said), data or dataset(said['dataset']), pick_device(device)
-    pool, _ = start_pool(replace(data, x=data.x.to(dev)), p, seed)
-    for line in lines[:round]: pool = pool.reveal(line['queried'])
-    return pool, p, seed, round
-
-# %% ../nbs/05_experiments.ipynb #09bf54d7
-def revisit(
-    path:str|Path, # A log
-    round:int, # Which of its rounds
-    device:str='auto', # 'auto', 'cpu' or 'cuda'
-    data:Dataset|None=None, # Fetched by default
-)->tuple: # Nets, learner, `Pool` and `PoolView` as they were when the round's query was made
-    "Train a logged round again."
-    pool, p, seed, round = rewind(path, round, device, data)
-    with progress(None, 'training steps', p.warmup_steps + p.steps) as bar: nets, _ = train_round(pool, p, seed, round, lambda *_: bar.update())
-    learner = LEARNERS[p.learner]
-    with one_thread(): view, _ = view_pool(nets, learner, pool, p, query_seed(seed, round))
-    return nets, learner, pool, view
-
-# %% ../nbs/05_experiments.ipynb #f718dab4
-def logs_of(
-    results:str|Path, # Holds a folder of logs for each experiment
-    name:str, # Of the experiment
-    method:str, # One of `METHODS`
-)->list: # Of paths, seed by seed
-    "A method's logs; `ValueError` when there are none."
-    if logs := sorted((Path(results)/name).glob(f'{method}-*.jsonl')): return logs
-    raise ValueError(f"{Path(results)/name} holds no log of {method}: run {name} first, or name the folder that has it.")
-
-# %% ../nbs/05_experiments.ipynb #193c6bee
-def tabulate(
-    results:str|Path, # `NAME.csv` goes there
-    name:str, # Of the table
-    trainings:Iterable, # Of (path of a log, round)
-    measure:Callable, # Trains that round again and returns rows, dicts with `n_labelled`
-    say=print, # Is told of every training
-)->Path: # Of the table
-    "Measure logged trainings, one after another; the table is written once all are."
-    rows = []
-    for path,round in progress(list(trainings), name):
-        rows += measure(path, round)
-        say(f"{name}: {path.stem}, {rows[-1]['n_labelled']} labels")
-    write_whole(table := Path(results)/f'{name}.csv', pd.DataFrame(rows).to_csv(index=False).encode())
-    return table
-
-# %% ../nbs/05_experiments.ipynb #a2f8dd11
-@torch.no_grad()
-def reconstruct(
-    nets, # Of a learner with a decoder
-    learner, # Says what codes hold
-    x_N:torch.Tensor, # (N, channels, height, width) uint8
-)->tuple: # (N, channels, height, width) drawn, in [0, 1]; (N,) predicted classes; on the CPU
-    "What the decoder draws of images, from the mean of their latents, and what the classifier calls them."
-    condition = learner.condition or (condition_on_probs if learner.n_extra == 'classes' else None)
-    def one(x):
-        out = encode(nets, Images(pixels(x)), condition)
-        return nets['decoder'](torch.cat([out.mu, *out.extra], -1)).sigmoid().cpu(), out.logits.argmax(-1).cpu()
-    nets.eval()
-    drawn, guess = zip(*(one(x) for x in x_N.split(500)))
-    return torch.cat(drawn), torch.cat(guess)
-
-def show_reconstructions(
-    drawn_N, # (N, channels, height, width) of `reconstruct`
-    guess_N, # (N,) predicted classes
-    x_N, # (N, channels, height, width) originals, uint8
-    y_N, # (N,) true classes
-    classes:tuple, # Their names
-    ncols:int=10, # Images in a row
-): # The figure
-    "Reconstructions with predicted classes, each above its original with the true class."
-    halves = [(drawn_N, guess_N), (torch.as_tensor(x_N)/255, y_N)]
-    rows = [(x[i:i+ncols], y[i:i+ncols]) for i in range(0, len(x_N), ncols) for x,y in halves]
-    return show_images(torch.cat([x for x,_ in rows]).cpu(), [classes[c] for _,y in rows for c in y], ncols)
-
-# %% ../nbs/05_experiments.ipynb #2f9a31f3
-def latent_map(
-    view:PoolView, # Must reveal `z_N_D` and `z_L_D`
-    picks, # Dataset ids that were queried
-    pool:Pool, # Whose images to show
-    n_images:int=8, # How many of the picks to show as images, an even number
-    n_points:int=5000, # At most so many unlabelled rows are drawn
-): # The figure
-    "Two principal components of the latent space: unlabelled rows, labelled ones, picks; and the first picks as images."
-    from sklearn.decomposition import PCA
-    z_U, z_L, picks = view.need('z_N_D').numpy(), view.need('z_L_D').numpy(), np.asarray(picks, dtype=np.int64)
-    pca = PCA(2).fit(z_U)
-    fig = plt.figure(figsize=(10, 4.5))
-    left, right = fig.subfigures(1, 2, width_ratios=(3, 1))
-    ax = left.subplots()
-    ax.scatter(*pca.transform(z_U[::-(-len(z_U)//n_points)]).T, s=3, color='#BBBBBB', label=f'unlabelled ({len(z_U):,})')
-    ax.scatter(*pca.transform(z_L).T, s=8, color='#0072B2', label=f'labelled ({len(z_L):,})')
-    if len(picks): ax.scatter(*pca.transform(z_U[np.searchsorted(view.ids, picks)]).T, s=26, marker='^', color='#D55E00', edgecolors='white', linewidths=.5, label=f'picked ({len(picks)})')
-    part = pca.explained_variance_ratio_
-    ax.set(xlabel=f'principal component 1 ({part[0]:.0%} of variance)', ylabel=f'principal component 2 ({part[1]:.0%})')
-    ax.legend(fontsize=8)
-    tiles = [*right.subplots(-(-n_images//2), 2).flat]
-    for t in tiles: t.axis('off')
-    for t,x in zip(tiles, pool.x[torch.as_tensor(picks[:n_images])].cpu()): t.imshow(x.permute(1, 2, 0).squeeze(-1).numpy(), cmap='gray')
-    right.suptitle('first picks', fontsize=10)
-    plt.close(fig)
     return fig

@@ -6,14 +6,14 @@
 __all__ = ['SIZES', 'NETS', 'Size', 'halved', 'Body', 'Classifier', 'Encoder', 'Deconv', 'Decoder', 'Discriminator', 'Ranker',
            'make_nets', 'n_params']
 
-# %% ../nbs/01_models.ipynb #b986e3ca
+# %% ../nbs/01_models.ipynb #fd67ad32
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .data import rng
+from .foundations.chance import rng
 
 # %% ../nbs/01_models.ipynb #59384034
 @dataclass(frozen=True)

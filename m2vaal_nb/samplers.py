@@ -8,7 +8,7 @@ __all__ = ['BLOCK', 'TIE', 'SMALL', 'SAMPLERS', 'SCORES', 'blocks', 'check_probs
            'first_best', 'Cluster', 'shares', 'check_latents', 'clusters', 'class_anchors_rows', 'weighted_scores',
            'weighted_anchors_rows', 'class_anchors', 'weighted_anchors', 'scores_at_picks', 'replay']
 
-# %% ../nbs/03_samplers.ipynb #c501ce88
+# %% ../nbs/03_samplers.ipynb #f377580c
 import warnings
 from itertools import repeat
 
@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import PoolView, check_budget, check_labels, tie_ranks
+from .foundations.chance import tie_ranks
+from .data import PoolView, check_budget, check_labels
 
 # %% ../nbs/03_samplers.ipynb #4643953f
 BLOCK = 1 << 14 # Rows at a time: what is computed on the way stays in the cache, whatever the pool's size

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np, pytest, sklearn, torch
 from sklearn.linear_model import LogisticRegression
 from m2vaal_nb import samplers
-from m2vaal_nb.adapters import *
+from m2vaal_nb.interop.modal import modal_query
+from m2vaal_nb.interop.scikit_activeml import SamplerStrategy, as_sampler
+from m2vaal_nb.interop.views import utilities, view_of
 from m2vaal_nb.data import PoolView
 from m2vaal_nb.samplers import SAMPLERS
 

@@ -2,13 +2,17 @@
 import gzip, json, subprocess
 from dataclasses import replace
 import numpy as np, pytest, torch
-from m2vaal_nb import data
+from m2vaal_nb.foundations import download
 from m2vaal_nb.cli import m2vaal_bench, m2vaal_demo, m2vaal_figures, m2vaal_run
-from m2vaal_nb.data import *
-from m2vaal_nb.experiments import plan, protocol_for, read_results, revisit, run_grid
-from m2vaal_nb.loop import Protocol, n_queries, pick_device, run
+from m2vaal_nb.data import Pool, PoolView, initial_ids, load_dataset, lookup, split_ids
+from m2vaal_nb.foundations.download import IDX_MD5, find_idx, idx_root, stage
+from m2vaal_nb.samplers import (SAMPLERS, class_anchors_rows, discriminator, entropy_scores,
+    least_confidence_scores, margin_scores, random, weighted_anchors_rows)
+from m2vaal_nb.experiments import plan, protocol_for, read_results, run_grid
+from m2vaal_nb.paper.revisit import revisit
+from m2vaal_nb.foundations.machine import pick_device
+from m2vaal_nb.loop import Protocol, n_queries, run
 from m2vaal_nb.models import Encoder, SIZES
-from m2vaal_nb.samplers import *
 
 nan, inf = float('nan'), float('inf')
 p, z, y = torch.full((6, 2), .5), torch.arange(12.).reshape(6, 2), np.array([0, 1]*3)
@@ -191,13 +195,13 @@ def test_data_folder_that_is_damaged(what, tmp_path, monkeypatch):
     spoil, says = DAMAGE[what]
     copy_of_the_data(tmp_path, lambda name, raw: spoil(raw) if name.startswith('t10k-labels') else raw)
     monkeypatch.setenv('M2VAAL_DATA', str(tmp_path))
-    monkeypatch.setattr(data, 'cache_dir', lambda: tmp_path/'cache')
+    monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path/'cache')
     with pytest.raises(ValueError, match=says): load_dataset()
     assert not (tmp_path/'cache').exists()
 
 def test_data_folder_flat_and_gzipped_is_staged_once(tmp_path, monkeypatch):
     copy_of_the_data(tmp_path)
-    monkeypatch.setattr(data, 'cache_dir', lambda: tmp_path/'cache')
+    monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path/'cache')
     assert len(load_dataset(root=tmp_path).x) == 60_000
     assert find_idx(tmp_path/'cache', 'FashionMNIST').keys() == IDX_MD5['FashionMNIST'].keys()
     assert stage(tmp_path/'cache', 'FashionMNIST') == tmp_path/'cache'
@@ -210,8 +214,8 @@ def test_data_folder_that_is_missing(name, tmp_path, monkeypatch):
 def test_no_network_and_no_apt(tmp_path, monkeypatch):
     def down(*_, **__): raise OSError('the network is down')
     monkeypatch.delenv('M2VAAL_DATA', raising=False)
-    monkeypatch.setattr(data, 'cache_dir', lambda: tmp_path)
-    monkeypatch.setattr(data, 'DEBIAN', tmp_path/'nowhere')
+    monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path)
+    monkeypatch.setattr(download, 'DEBIAN', tmp_path/'nowhere')
     monkeypatch.setattr('torchvision.datasets.FashionMNIST.download', down)
     monkeypatch.setattr(subprocess, 'run', down)
     with pytest.raises(ValueError, match=r'set \$M2VAAL_DATA to a folder.*the network is down'): load_dataset()

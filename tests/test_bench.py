@@ -2,8 +2,9 @@
 import json
 import numpy as np, pytest
 from conftest import ROOT
-from m2vaal_nb.bench import *
-from m2vaal_nb.loop import LEARNERS
+from m2vaal_nb.scale.benchmark import (Stepper, bench_feeding, bench_lockstep, bench_steps, machine,
+    select_once, steps_per_second, tables)
+from m2vaal_nb.losses import LEARNERS
 
 def test_straightforward_and_ours_do_the_same_first_step():
     for name in ('vaal', 'ta_vaal', 'm2_vaal_no_adv'):

@@ -3,9 +3,9 @@ import html, json
 import numpy as np, pandas as pd, pytest
 from scipy import stats
 from conftest import ROOT
-from m2vaal_nb.claims import CLAIMS, NO, OPEN, PARTLY, YES, all_of, as_good, better, judge, number, read_all
+from m2vaal_nb.paper.claims import CLAIMS, NO, OPEN, PARTLY, YES, all_of, as_good, better, judge, number, read_all
 from m2vaal_nb.experiments import LINEUPS, METHODS
-from m2vaal_nb.statistics import CONTRASTS, areas, compare, contrasts, holm, win_tie_loss
+from m2vaal_nb.paper.statistics import CONTRASTS, areas, compare, contrasts, holm, win_tie_loss
 
 def runs(accuracy, noise=.002, seeds=range(5), wrong=.3, classes=None, auc=.6, seed=0):
     "Made-up logs: accuracy is {method: accuracy at the first of three rounds}."
@@ -125,9 +125,9 @@ def test_saved_pages_show_what_the_logs_say():
     "Verdicts in the outputs that the site shows are those of today's rules and today's logs."
     judged = judge(read_all(ROOT/'results'))
     def shown(name):
-        nb = json.loads((ROOT/f'nbs/{name}.ipynb').read_text(encoding='utf-8'))
+        nb = json.loads(next((ROOT/'nbs').rglob(f'{name}.ipynb')).read_text(encoding='utf-8'))
         return html.unescape(json.dumps([o['data'] for c in nb['cells'] if c['cell_type'] == 'code' for o in c['outputs'] if 'data' in o], ensure_ascii=False).replace('\\"', '"'))
-    text = {name: shown(name) for name in {'09_claims', '16_report', 'index', *judged.page}}
+    text = {name: shown(name) for name in {'claims', 'report', 'index', *judged.page}}
     for c in judged.itertuples():
-        for name in ('09_claims', '16_report', c.page): assert c.evidence in text[name], f'{name}: {c.claim}'
+        for name in ('claims', 'report', c.page): assert c.evidence in text[name], f'{name}: {c.claim}'
         assert any(f'| {c.claim} | {said} |' in text['index'] for said in (c.verdict, f'**{c.verdict}**')), c.claim

@@ -4,9 +4,10 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 import pytest
-from m2vaal_nb import cluster
-from m2vaal_nb.cluster import check_address, connected, go_on, pick_cluster_device, run_on_ray
-from m2vaal_nb.loop import only_writer, read_log, run
+from m2vaal_nb.scale import cluster
+from m2vaal_nb.scale.cluster import check_address, connected, go_on, pick_cluster_device, run_on_ray
+from m2vaal_nb.foundations.log import only_writer, read_log
+from m2vaal_nb.loop import run
 from m2vaal_nb.samplers import SAMPLERS, margin
 
 pytestmark = pytest.mark.cluster

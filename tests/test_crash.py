@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np, psutil, pytest, torch
 from m2vaal_nb.experiments import plan, protocol_for, run_grid
-from m2vaal_nb.loop import read_log, run, run_on_workers
+from m2vaal_nb.foundations.log import read_log
+from m2vaal_nb.loop import run
+from m2vaal_nb.scale.workers import run_on_workers
 
 METHODS = ['margin', 'vaal', 'm2_vaal_no_adv']
 

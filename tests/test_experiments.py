@@ -4,10 +4,17 @@ from dataclasses import asdict, replace
 import numpy as np, pandas as pd, pytest, torch
 from conftest import ROOT
 from scipy import stats
-from m2vaal_nb import cli, experiments, fig3, report
+from m2vaal_nb import cli, experiments
+from m2vaal_nb.paper import fig3, report
 from m2vaal_nb.data import CLASSES
-from m2vaal_nb.experiments import *
-from m2vaal_nb.loop import LEARNERS, read_log, run
+from m2vaal_nb.experiments import (METHODS, PROTOCOLS, Progress, accuracy_table, band, duration,
+    methods_in, n_workers, plan, plot_curves, read_results, run_grid, sweep_table)
+from m2vaal_nb.paper.fig3 import reconstruct, show_reconstructions
+from m2vaal_nb.paper.pictures import latent_map
+from m2vaal_nb.paper.revisit import revisit, rewind
+from m2vaal_nb.foundations.log import read_log
+from m2vaal_nb.loop import run
+from m2vaal_nb.losses import LEARNERS
 from m2vaal_nb.samplers import SAMPLERS
 
 SMALL = dict(n_init=20, budget=8, max_labels=44, rounds=1, steps=2, batch=8, n_val=50)
@@ -77,7 +84,7 @@ def test_commands_from_end_to_end(few, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiments, 'dataset', lambda name: few)
     monkeypatch.setitem(PROTOCOLS, 'demo', replace(PROTOCOLS['demo'], **SMALL, init_classes=()))
     monkeypatch.setattr(experiments, 'n_workers', lambda *_: 1)
-    monkeypatch.setitem(sys.modules, 'm2vaal_nb.watch', None)          # not imported: nobody asked for TensorBoard
+    monkeypatch.setitem(sys.modules, 'm2vaal_nb.interop.tensorboard', None)          # not imported: nobody asked for TensorBoard
     out = str(tmp_path/'out')
     cli.m2vaal_run.__wrapped__('demo', 'random,vaal', '0,1', out=out)
     cli.m2vaal_demo.__wrapped__(out)

@@ -12,7 +12,8 @@ cfg = ini['DEFAULT']
 EXTRAS = {k.removesuffix('_requirements'): v.split() for k,v in cfg.items() if k.endswith('_requirements')}
 IMPORTED_AS = {'scikit-learn': 'sklearn', 'pillow': 'PIL', 'scikit-activeml': 'skactiveml', 'modAL-python': 'modAL'}
 OPTIONAL = {IMPORTED_AS.get(n, n) for e,v in EXTRAS.items() if e != 'dev' for n in (Requirement(o).name for o in v)}
-MODULES = sorted(o.stem for o in (ROOT/'m2vaal_nb').glob('*.py') if o.stem[0] != '_')
+MODULES = sorted('.'.join(o.relative_to(ROOT/'m2vaal_nb').with_suffix('').parts)
+                 for o in (ROOT/'m2vaal_nb').rglob('*.py') if o.stem[0] != '_')
 
 @pytest.fixture(scope='module')
 def wheel(checkout):
@@ -67,7 +68,7 @@ def test_version_is_that_of_settings():
 @pytest.mark.parametrize('module', MODULES)
 def test_imports_only_what_is_required(module):
     "Development tools are not there after a plain `pip install`; an extra's packages are imported where they are used, under `try` or a function."
-    tree = ast.walk(ast.parse((ROOT/f'm2vaal_nb/{module}.py').read_text(encoding='utf-8')))
+    tree = ast.walk(ast.parse((ROOT/'m2vaal_nb'/f"{module.replace('.', '/')}.py").read_text(encoding='utf-8')))
     names = [o.module if isinstance(o, ast.ImportFrom) else a.name
              for o in tree if isinstance(o, ast.Import) or isinstance(o, ast.ImportFrom) and not o.level
              for a in o.names]

@@ -3,7 +3,7 @@ import csv, os
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from conftest import ROOT, sh
-from m2vaal_nb.label import LabelQueue, picture
+from m2vaal_nb.own_images.labeller import LabelQueue, picture
 
 NAMES, CLASSES = [f'{o}.png' for o in ('a', 'b,c', 'd "e"', 'sub/f', 'ü', '#')], ['cat', 'a dog, or two', 'Käse']
 def quoted(s): return '"' + s.replace('"', '""') + '"'
@@ -114,4 +114,4 @@ def test_the_same_images_as_the_query_and_empty_rows(folder):
     assert (folder.parent/'labels.csv').read_bytes() == b'image,label\r\n,\r\nq.TIF,cat\r\n'
 
 def test_imports_little():
-    sh('python', '-c', 'import m2vaal_nb.label, sys; assert not {"torch", "PIL", "ipywidgets", "fastcore"} & set(sys.modules)', cwd=ROOT)
+    sh('python', '-c', 'import m2vaal_nb.own_images.labeller, sys; assert not {"torch", "PIL", "ipywidgets", "fastcore"} & set(sys.modules)', cwd=ROOT)

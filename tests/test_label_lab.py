@@ -7,7 +7,7 @@ from conftest import ROOT
 from test_lab import at_rest, choose, css, lab, page, until
 
 pytestmark = pytest.mark.lab
-CELL = '''from m2vaal_nb.label import Labeller
+CELL = '''from m2vaal_nb.own_images.labeller import Labeller
 Labeller('images', 'labels.csv', ['cat', 'dog', 'Käse, "alt"'], todo='next.csv')'''
 NAMES = [f'{i:02}.png' for i in range(20)]
 

@@ -2,9 +2,10 @@
 import json, subprocess, sys
 from dataclasses import asdict, replace
 import numpy as np, pytest, torch
-from m2vaal_nb.data import rng
+from m2vaal_nb.foundations.chance import rng
 from m2vaal_nb.experiments import METHODS, protocol_for
-from m2vaal_nb.loop import *
+from m2vaal_nb.loop import adam, batches, draw, fresh_nets, run, start_pool, train, train_step, view_pool
+from m2vaal_nb.losses import LEARNERS
 from m2vaal_nb.losses import TERMS, elbo_terms
 from m2vaal_nb.models import NETS
 

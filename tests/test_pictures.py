@@ -1,11 +1,12 @@
 "The pictures of a run show what its log and its nets say."
 import json
 import matplotlib.pyplot as plt, numpy as np, pytest
-from m2vaal_nb import pictures
+from m2vaal_nb.paper import pictures
 from m2vaal_nb.data import Dataset
-from m2vaal_nb.experiments import METHODS, STYLE, plan, revisit, run_grid
-from m2vaal_nb.loop import read_log
-from m2vaal_nb.pictures import *
+from m2vaal_nb.experiments import METHODS, STYLE, plan, run_grid
+from m2vaal_nb.paper.revisit import revisit
+from m2vaal_nb.foundations.log import read_log
+from m2vaal_nb.paper.pictures import draw_run, plot_class_bars, plot_scores, score_of, show_picks
 from m2vaal_nb.samplers import SAMPLERS, SCORES
 
 SMALL = dict(n_init=20, init_classes=(), budget=8, max_labels=44, rounds=2, steps=2, batch=8, n_val=50)

@@ -6,8 +6,9 @@ from PIL import Image
 from m2vaal_nb.cli import m2vaal_query
 from m2vaal_nb.data import load_dataset
 from m2vaal_nb.experiments import METHODS
-from m2vaal_nb.files import image_paths
-from m2vaal_nb.query import *
+from m2vaal_nb.own_images.files import image_paths
+from m2vaal_nb.interop.label_studio import label_studio_config, label_studio_labels, label_studio_tasks
+from m2vaal_nb.own_images.query import known_pool, next_images
 from m2vaal_nb.samplers import SAMPLERS, SCORES
 
 CLASSES, HEADER = ['cat', 'dog', 'hen & co'], 'image,label,predicted,probability,score\n'
@@ -81,7 +82,7 @@ def test_what_is_ours_and_blank_is_overwritten(photos, capsys):
     assert len(pd.read_csv('next.csv')) == 3
 
 def test_labels_given_during_training_are_kept(photos, monkeypatch):
-    import m2vaal_nb.query as q
+    from m2vaal_nb.own_images import folder as q
     def slow(*args, **kw): spoil('next.csv', (HEADER + '00 #.png,cat,,,\n').encode()); return next_images(*args, **kw)
     monkeypatch.setattr(q, 'next_images', slow)
     with pytest.raises(ValueError, match='would be lost'): q.query_folder('photos', budget=2, say=lambda s: None)
@@ -102,15 +103,15 @@ def test_a_large_seed(photos, capsys, seed):
     assert 'on the 9 labels at hand' in capsys.readouterr().out
 
 def test_what_takes_time_has_a_bar(photos, monkeypatch):
-    import m2vaal_nb.query as q
+    from m2vaal_nb.own_images import folder, images, query as one_query, advice
     bars = []
     def counted(items, what, total=None):
         bars.append([what, 0])
         def go(bar=bars[-1]):
             for o in items: bar[1] += 1; yield o
         return go()
-    monkeypatch.setattr(q, 'progress', counted)
-    q.query_folder('photos', 'labels.csv', 5, say=lambda s: None, steps=4)
+    for module in (images, one_query, advice): monkeypatch.setattr(module, 'progress', counted)
+    folder.query_folder('photos', 'labels.csv', 5, say=lambda s: None, steps=4)
     assert bars == [['looking for colours', 30], ['reading images', 30], ['training', 4], ['cross-validation', 3], *[['training', 4]]*6]
 
 def test_same_request_same_answer(photos, capsys):
@@ -195,7 +196,7 @@ def test_real_images_from_an_empty_folder(tmp_path, monkeypatch, capsys):
 
 def test_a_pool_in_a_file_is_not_read_whole(tmp_path, monkeypatch):
     "Larger than what may be in memory at once: what `view_pool` is given at a time is limited."
-    import m2vaal_nb.query as q
+    from m2vaal_nb.own_images import query as q
     x = np.lib.format.open_memmap(tmp_path/'x.npy', 'w+', np.uint8, (10_000, 1, 4, 4))
     x[:] = np.random.default_rng(0).integers(256, size=x.shape)
     y, seen, view_pool = np.full(len(x), -1), [], q.view_pool
@@ -279,10 +280,10 @@ def test_arrays_that_are_no_pool(x, y, says):
     with pytest.raises(ValueError, match=says): known_pool(x, y, ('a', 'b'))
 
 def test_a_failed_write_leaves_what_was_there(photos, monkeypatch, capsys):
-    import m2vaal_nb.data as data
+    from m2vaal_nb.foundations import files
     spoil('next.csv', HEADER.encode())
     def full(*_): raise OSError(28, 'No space left on device', 'next.csv')
-    monkeypatch.setattr(data.os, 'replace', full)
+    monkeypatch.setattr(files.os, 'replace', full)
     with pytest.raises(SystemExit): query('photos', '--labels', 'labels.csv', '--budget', '2', '--steps', '1')
     assert 'No space left on device. Files are written whole or not at all' in capsys.readouterr().err
     assert open('next.csv').read() == HEADER and not [f for f in os.listdir() if f.endswith('.part')]

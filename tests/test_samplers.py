@@ -4,7 +4,8 @@ import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from m2vaal_nb.data import PoolView
-from m2vaal_nb.samplers import *
+from m2vaal_nb.samplers import (SAMPLERS, SCORES, class_anchors_rows, entropy_scores,
+    least_confidence_scores, margin_scores, random, scores_at_picks, weighted_anchors_rows)
 
 settings.register_profile('steady', deadline=None, derandomize=True, max_examples=60)
 settings.load_profile('steady')

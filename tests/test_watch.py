@@ -2,8 +2,9 @@
 import io, sys
 from dataclasses import replace
 import numpy as np, pytest
-from m2vaal_nb.loop import read_log, run
-from m2vaal_nb.watch import Watch, class_values, picked_images, scalars, watch_logs
+from m2vaal_nb.foundations.log import read_log
+from m2vaal_nb.loop import run
+from m2vaal_nb.interop.tensorboard import Watch, class_values, picked_images, scalars, watch_logs
 
 @pytest.fixture
 def logs(few, tiny, tmp_path):
