@@ -149,6 +149,8 @@ def initial_ids(
 )->np.ndarray: # (n,) ids, in random order
     "The labels an experiment starts from."
     y_N, ids = as_labels(y_N), as_ids(ids)
+    if len(ids) and ids.max() >= len(y_N):
+        raise ValueError(f"There are {len(y_N)} labels, but the ids go up to {ids.max()}.")
     names = np.unique(y_N[ids])
     wanted = np.unique(as_labels(classes, name='`classes`')) if len(classes) else names
     if (strange := np.setdiff1d(wanted, names)).size: raise ValueError(f"No image of the pool has class {strange.tolist()[0]}: the classes are {names.tolist()}.")

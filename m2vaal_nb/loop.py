@@ -234,7 +234,7 @@ def predict(
 )->dict: # `p` (N, C), and where the learner has the nets for it `z` (N, D), `d` (N,), `r` (N,); on the CPU
     "Class probabilities, latent means, P(labelled) and loss ranks of images."
     nets.eval()
-    x_N, block = as_images(x_N, rows=len(x_N)), as_int(block, 'block', low=1)
+    x_N, block = as_images(x_N, least=0), as_int(block, 'block', low=1)
     def one(x):
         images = Images(pixels(x))
         if 'encoder' not in nets: return dict(p=nets['classifier'](images.x)[0].softmax(-1))
@@ -268,8 +268,9 @@ def accuracy(nets, learner:Learner, x_N:Tensor, y_N)->float: # Between 0 and 1
 
 def discriminator_quality(d_L, d_U)->dict: # `d_acc` and `d_auc`; None without a discriminator
     "How well P(labelled) tells labelled from unlabelled rows."
-    if d_L is None or not len(d_U): return dict(d_acc=None, d_auc=None)
-    d_L, d_U = (as_scores(d, len(d)).numpy() for d in (d_L, d_U))
+    if d_L is None: return dict(d_acc=None, d_auc=None)
+    d_L, d_U = (as_scores(d).numpy() for d in (d_L, d_U))
+    if not len(d_U): return dict(d_acc=None, d_auc=None)
     from sklearn.metrics import balanced_accuracy_score, roc_auc_score
     truth, d = np.repeat([1, 0], [len(d_L), len(d_U)]), np.concatenate([d_L, d_U])
     return dict(d_acc=float(balanced_accuracy_score(truth, d > .5)), d_auc=float(roc_auc_score(truth, d)))
@@ -318,6 +319,7 @@ def query_round(
     budget:int, # Labels to buy; 0 in the last round
 )->tuple: # The next `Pool`, and the round's part of its line
     "Predict, measure, pick and buy."
+    budget = as_int(budget, 'budget', low=0)
     learner, started = LEARNERS[p.learner], time.perf_counter()
     with one_thread():
         view, d_L = view_pool(nets, learner, pool, p, query_seed(seed, round))

@@ -28,4 +28,4 @@ def tie_ranks(
     seed:int, # Of the view
 )->np.ndarray: # (n,) a permutation: among equal scores the smallest rank wins
     "The order that breaks ties."
-    return np.random.default_rng(as_int(seed, 'seed', low=0)).permutation(n)
+    return np.random.default_rng(as_int(seed, 'seed', low=0)).permutation(as_int(n, 'n', low=0))

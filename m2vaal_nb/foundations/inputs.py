@@ -254,13 +254,14 @@ def one_axis(a):
 
 def as_scores(
     score_N, # (N,) numbers, in any form
-    n:int, # How many there must be
+    n:int|None=None, # How many there must be
     name:str='Scores', # What they are called in a complaint
 )->Tensor: # (N,) in single precision at least, on the CPU
     "A finite number for each row; `ValueError` when they are none."
     u = wide(one_axis(as_tensor(score_N, name)))
-    if u.shape == (n,) and u.isfinite().all(): return u
-    raise ValueError(f"{name} must be {n} finite numbers.")
+    right = u.ndim == 1 and n in (None, len(u))
+    if right and u.isfinite().all(): return u
+    raise ValueError(f"{name} must be {'' if n is None else f'{n} '}finite numbers in one dimension.")
 
 # %% ../../nbs/foundations/inputs.ipynb #a255b60c
 def as_integers(
@@ -335,14 +336,14 @@ def way_to_bytes(x:Tensor)->str: # Goes on from 'uint8'
 # %% ../../nbs/foundations/inputs.ipynb #7e15a6d5
 def as_images(
     x_N, # (N, channels, height, width), in any form
-    rows:int|None=None, # How many there must be; at least 1 by default
+    least:int=1, # How many there must be at least
     fractions:bool=False, # May they be floats from 0 to 1?
     name:str='Images', # What they are called in a complaint
 )->Tensor: # uint8, or floats with `fractions`; on the device where they lie
     "Images; `ValueError` when they are none, with the way to convert them."
     x = as_tensor(x_N, name, anywhere=True)
     need_axes(x, name)
-    need_rows(x, rows, name)
+    if len(x) < least: need_rows(x, None, name)
     if x.dtype == torch.uint8: return x
     if fractions and x.is_floating_point() and ((x >= 0) & (x <= 1)).all(): return x
     raise ValueError(f"{name} must be uint8{way_to_bytes(x)}.")

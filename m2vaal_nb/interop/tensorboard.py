@@ -61,7 +61,7 @@ class Watch:
         data:Dataset|None=None, # Whose images are shown; none are by default
         at_most:int=64, # Images of a query
     ):
-        self.writer, self.folder, self.data, self.at_most, self.open = need_writer(), Path(folder), data, at_most, {}
+        self.writer, self.folder, self.data, self.at_most, self.open = need_writer(), Path(folder), data, as_int(at_most, 'at_most', low=0), {}
     def __call__(self,
         line:dict, # Of any run's log
     ):

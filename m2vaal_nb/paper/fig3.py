@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..foundations.inputs import as_images, as_labels
+from ..foundations.inputs import as_images, as_int, as_labels
 from ..foundations.display import show_images
 from ..foundations.log import read_log
 from ..data import CLASSES
@@ -47,7 +47,9 @@ def show_reconstructions(
 ): # The figure
     "Reconstructions with predicted classes, each above its original with the true class."
     x_N, drawn_N = as_images(x_N), as_images(drawn_N, fractions=True)
-    halves = [(drawn_N, as_labels(guess_N, len(x_N))), (x_N/255, as_labels(y_N, len(x_N)))]
+    guess_N, y_N = (as_labels(y, len(x_N), len(classes)) for y in (guess_N, y_N))
+    ncols = as_int(ncols, 'ncols', low=1)
+    halves = [(drawn_N, guess_N), (x_N/255, y_N)]
     rows = [(x[i:i+ncols], y[i:i+ncols]) for i in range(0, len(x_N), ncols) for x,y in halves]
     return show_images(torch.cat([x for x,_ in rows]).cpu(), [classes[c] for _,y in rows for c in y], ncols)
 

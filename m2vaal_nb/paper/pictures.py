@@ -36,7 +36,8 @@ def show_picks(
 ): # The figure
     "Images with true and predicted class; wrong predictions have a cross and a frame."
     x_N = as_images(x_N)
-    y_N, guess_N = as_labels(y_N, len(x_N)), as_labels(guess_N, len(x_N))
+    y_N, guess_N = (as_labels(y, len(x_N), len(classes)) for y in (y_N, guess_N))
+    ncols = as_int(ncols, 'ncols', low=1)
     said = [f'{classes[y]}\n' + ('✓' if y == guess else f'✗ {classes[guess]}') for y,guess in zip(y_N, guess_N)]
     fig, nrows = show_images(x_N, said, ncols, size=1.1), -(-len(said)//ncols)
     for ax,y,guess in zip(fig.axes, y_N, guess_N):
@@ -84,6 +85,9 @@ def latent_map(
     "Two principal components of the latent space: unlabelled rows, labelled ones, picks; and the first picks as images."
     from sklearn.decomposition import PCA
     z_U, z_L, picks = view.need('z_N_D').numpy(), view.need('z_L_D').numpy(), as_ids(picks)
+    n_images, n_points = as_int(n_images, 'n_images', low=1), as_int(n_points, 'n_points', low=1)
+    if not np.isin(picks, view.ids).all():
+        raise ValueError("The picks must be ids of the view.")
     pca = PCA(2).fit(z_U)
     fig = plt.figure(figsize=(10, 4.5))
     left, right = fig.subfigures(1, 2, width_ratios=(3, 1))
@@ -122,7 +126,7 @@ def plot_scores(
     title:str='', # Above the axes
 ): # The figure
     "Histogram of a score over the pool: unlabelled rows, labelled ones, picks."
-    score_U, score_L = (as_scores(s, len(s)).double().numpy() for s in (score_U, score_L))
+    score_U, score_L = (as_scores(s).double().numpy() for s in (score_U, score_L))
     edges = np.histogram_bin_edges(np.concatenate([score_U, score_L]), 60)
     fig, ax = plt.subplots(figsize=(8.5, 3.8))
     ax.hist(score_U, edges, histtype='stepfilled', facecolor=UNLABELLED, edgecolor='#777777', label=f'unlabelled ({len(score_U):,})')
@@ -146,7 +150,7 @@ def picks_of(
     lines = read_log(Path(log))
     bought = {line['round']: line for line in lines if line['queried']}
     if not bought: raise ValueError(f"{log} holds no round that queried.")
-    round = max(bought) if round is None else round
+    round = max(bought) if round is None else as_int(round, 'round')
     if round not in bought: raise ValueError(f"Round {round!r} of {log} queried nothing: the rounds that did are {min(bought)} to {max(bought)}.")
     return lines, bought[round]
 
