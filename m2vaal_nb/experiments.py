@@ -18,11 +18,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from .foundations.inputs import as_int, as_name
 from .foundations.files import check_folder
 from .foundations.log import read_log
 from .foundations.machine import n_cores, pick_device
 from .data import Dataset, load_dataset
-from .loop import Protocol, check_seed, identity_of, n_queries, run, stored_lines
+from .loop import Protocol, identity_of, n_queries, run, stored_lines
 from .scale.lockstep import run_in_lockstep
 from .scale.workers import run_on_workers
 
@@ -48,8 +49,7 @@ def protocol_for(
     method:str, # One of `METHODS`
 )->Protocol: # With the method's learner and sampler
     "An experiment's protocol for one method."
-    if method not in METHODS: raise ValueError(f"Unknown method {method!r}: choose from {', '.join(METHODS)}.")
-    learner, sampler = METHODS[method]
+    learner, sampler = METHODS[as_name(method, METHODS, 'method')]
     return replace(p, learner=learner, sampler=sampler)
 
 # %% ../nbs/05_experiments.ipynb #420b4fc5
@@ -109,10 +109,9 @@ def plan(
 )->list: # Of (protocol, method, seed), seed by seed
     "The runs of an experiment."
     if settings(name) != [name]: raise ValueError(f"{name!r} is a sweep: plan its settings one by one, for example {settings(name)[0]!r}.")
-    methods, seeds = list(dict.fromkeys(LINEUPS[name] if methods is None else methods)), list(dict.fromkeys(seeds))
+    methods, seeds = list(dict.fromkeys(LINEUPS[name] if methods is None else methods)), list(dict.fromkeys(as_int(s, 'seed', low=0) for s in seeds))
     if not methods: raise ValueError(f"No method was given: choose from {', '.join(METHODS)}.")
     if not seeds: raise ValueError("Seeds must be integers, 0 or more, and at least one: none was given.")
-    for s in seeds: check_seed(s)
     return [(protocol_for(replace(PROTOCOLS[name], **changes), m), m, s) for s in seeds for m in methods]
 
 # %% ../nbs/05_experiments.ipynb #0e07dd1f
@@ -158,7 +157,9 @@ def n_workers(
     device:str, # 'auto', 'cpu' or 'cuda'
 )->int: # 0 for lockstep
     "How many processes: `auto` takes one for each core, or trains in lockstep on a GPU."
-    if asked not in ('auto', 'lockstep') and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1): raise ValueError(f"Workers are {asked!r}: allowed are 'auto', 'lockstep' and integers, at least 1.")
+    if isinstance(asked, str) and asked not in ('auto', 'lockstep'):
+        raise ValueError(f"Workers are {asked!r}: allowed are 'auto', 'lockstep' and integers, at least 1.")
+    if not isinstance(asked, str): asked = as_int(asked, 'workers', low=1)
     if asked == 'lockstep' or asked == 'auto' and pick_device(device).type == 'cuda': return 0
     if asked == 'auto': asked = n_cores()
     return max(1, min(asked, len(jobs)))

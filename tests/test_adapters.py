@@ -207,9 +207,9 @@ class Fitted:
     "A learner of modAL without modAL: `modal_query` asks for no more."
     def __init__(self, X, y): self.estimator, self.X_training, self.y_training = LogisticRegression().fit(X, y), X, y
 
-@pytest.mark.parametrize('kw, said', [(dict(n_instances=0), 'from 1 to the 81 rows'), (dict(n_instances=82), 'from 1 to the 81 rows'), (dict(sampler='margins'), 'Unknown sampler'),
+@pytest.mark.parametrize('kw, said', [(dict(n_instances=0), '`n_instances` is 0'), (dict(n_instances=1.5), '`n_instances` is 1.5'), (dict(sampler='margins'), 'Unknown sampler'),
     (dict(sampler=None), 'Unknown sampler'), (dict(sampler='discriminator'), 'does not reveal `d_N`'), (dict(learner=LogisticRegression()), 'must be fitted'),
-    (dict(embed=lambda X: X[:5]), '`embed` must give numbers'), (dict(sampler=lambda view, budget: [90]), 'must pick 1 distinct rows of 81')])
+    (dict(embed=lambda X: X[:5]), '`embed` must give finite numbers'), (dict(sampler=lambda view, budget: [90]), 'must pick 1 distinct rows of 81')])
 def test_modal_bad_input(blobs, kw, said):
     X, y, known = blobs
     with pytest.raises(ValueError, match=said): modal_query(**dict(learner=Fitted(X[known], y[known]), X_pool=X[9:]) | kw)
@@ -276,7 +276,7 @@ def test_without_the_packages():
     code = """if True:
         import sys; sys.modules.update({'skactiveml': None, 'modAL': None})
         import numpy as np
-        from m2vaal_nb.adapters import *
+        from m2vaal_nb.interop.scikit_activeml import *
         from m2vaal_nb.data import PoolView
         try: SamplerStrategy('margin')
         except ImportError as e: print(e)

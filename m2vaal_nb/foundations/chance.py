@@ -8,6 +8,8 @@ __all__ = ['STREAMS', 'rng', 'tie_ranks']
 # %% ../../nbs/foundations/chance.ipynb #284ad99d
 import numpy as np
 
+from .inputs import as_int, as_name
+
 # %% ../../nbs/foundations/chance.ipynb #b81271bd
 STREAMS = ('split', 'init', 'nets', 'labelled', 'unlabelled', 'noise', 'query') # append only: a stream's place is its key
 
@@ -17,7 +19,8 @@ def rng(
     round:int=0, # Round of the run, ≥ 0
 )->np.random.Generator: # Independent of every other (seed, stream, round)
     "The generator for one kind of chance in one round of one run."
-    return np.random.default_rng([seed, round, STREAMS.index(stream)])
+    key = STREAMS.index(as_name(stream, STREAMS, 'stream'))
+    return np.random.default_rng([as_int(seed, 'seed', low=0), as_int(round, 'round', low=0), key])
 
 # %% ../../nbs/foundations/chance.ipynb #43a364f8
 def tie_ranks(
@@ -25,4 +28,4 @@ def tie_ranks(
     seed:int, # Of the view
 )->np.ndarray: # (n,) a permutation: among equal scores the smallest rank wins
     "The order that breaks ties."
-    return np.random.default_rng(seed).permutation(n)
+    return np.random.default_rng(as_int(seed, 'seed', low=0)).permutation(as_int(n, 'n', low=0))

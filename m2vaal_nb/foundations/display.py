@@ -11,6 +11,8 @@ import os, warnings
 import torch
 from fastcore.imports import in_notebook
 
+from .inputs import as_images, as_int
+
 # %% ../../nbs/foundations/display.ipynb #8ad9a81b
 def show_images(
     x_N, # (N, C, H, W) images: uint8, or float in [0, 1]
@@ -20,7 +22,8 @@ def show_images(
 ): # matplotlib's figure
     "Images in a grid, captions above them."
     import matplotlib.pyplot as plt # here, so that importing a sampler does not wait for it
-    x_N = torch.as_tensor(x_N).cpu()
+    x_N = as_images(x_N, fractions=True).cpu()
+    ncols = as_int(ncols, 'ncols', low=1)
     nrows = -(-len(x_N)//ncols)
     fig, axes = plt.subplots(nrows, ncols, figsize=(ncols*size, nrows*size*(1.2 if len(titles) else 1)), squeeze=False)
     for ax in axes.flat: ax.axis('off')

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 
 from .. import __version__
+from .inputs import as_name
 
 # %% ../../nbs/foundations/machine.ipynb #c2a72e32
 def pick_device(
     name:str='auto', # 'auto', 'cpu' or 'cuda'
 )->torch.device:
     "Where to train: `auto` takes a GPU when there is one."
-    if name not in ('auto', 'cpu', 'cuda'): raise ValueError(f"Unknown device {name!r}: choose one of auto, cpu, cuda.")
+    name = as_name(name, ('auto', 'cpu', 'cuda'), 'device')
     if name == 'cuda' and not torch.cuda.is_available(): raise ValueError("Device 'cuda' was asked for, but PyTorch finds no CUDA device here.")
     return torch.device('cuda' if name != 'cpu' and torch.cuda.is_available() else 'cpu')
 

@@ -10,13 +10,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..foundations.inputs import as_budget
 from .views import check_rows, find_sampler, utilities, view_of
 
 # %% ../../nbs/interop/modal.ipynb #df45619a
 def modal_query(
     learner, # A fitted `ActiveLearner`; or a `Committee`, for samplers that need no labelled rows
     X_pool, # Unlabelled rows
-    n_instances:int=1, # Labels to buy, 1 to len(X_pool)
+    n_instances:int=1, # Labels to buy, at least 1; all rows of `X_pool` where these are fewer
     sampler='margin', # A name in `SAMPLERS`, or a function (view, budget) -> ids
     embed:Callable|None=None, # Rows -> latents; by default the rows, through the learner's own pipeline if it says `on_transformed`
     seed:int=0, # Breaks ties
@@ -25,5 +26,6 @@ def modal_query(
     sampler, model = find_sampler(sampler), getattr(learner, 'estimator', learner)
     if embed is None and getattr(learner, 'on_transformed', False): embed = learner.transform_without_estimating
     view = view_of(model, X_pool, getattr(learner, 'X_training', None), getattr(learner, 'y_training', None), embed, seed)
+    n_instances = as_budget(n_instances, len(view), 'n_instances')
     rows = check_rows(sampler(view, n_instances), len(view), n_instances)
     return rows, np.array([u_N[row] for u_N,row in zip(utilities(view, sampler, rows), rows)])

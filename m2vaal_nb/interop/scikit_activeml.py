@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..data import PoolView, check_budget
-from ..samplers import as_rows, check_probs
+from ..foundations.inputs import as_array, as_budget, plain
+from ..data import PoolView
 from .views import check_rows, find_sampler, utilities, view_of
 
 # %% ../../nbs/interop/scikit_activeml.ipynb #5b4e0ffa
@@ -49,7 +49,7 @@ class SamplerStrategy(SingleAnnotatorPoolQueryStrategy):
     ): # (batch_size,) indices into X, or into candidates that are rows; with utilities (batch_size, n or candidates)
         "Pick the rows to be labelled next."
         from skactiveml.utils import check_equal_missing_label, check_type, is_labeled
-        X, y, candidates, batch_size, return_utilities = self._validate_data(X, y, candidates, batch_size, return_utilities)
+        X, y, candidates, batch_size, return_utilities = self._validate_data(X, y, candidates, plain(batch_size), return_utilities)
         X_N, mapping = self._transform_candidates(candidates, X, y)
         check_type(clf, 'clf', SkactivemlClassifier)
         check_type(fit_clf, 'fit_clf', bool)
@@ -99,12 +99,12 @@ def ask_skactiveml(
 )->np.ndarray: # (budget,) rows of the view
     "What a strategy of scikit-activeml picks; its chance is the view's seed."
     from sklearn.base import clone
-    z_N, z_L = (as_rows(view.need(name)).double().numpy() for name in ('z_N_D', 'z_L_D'))
+    z_N, z_L = (view.need(name).double().numpy() for name in ('z_N_D', 'z_L_D'))
     strategy = clone(strategy).set_params(random_state=view.seed % 2**32, missing_label=np.nan)
     takes = inspect.signature(strategy.query).parameters
     for name in ('clf', 'estimator'): # to a strategy that takes `ignore_partial_fit` a classifier is something to train
         if name in takes and name not in params and 'ignore_partial_fit' not in takes:
-            params |= {name: Revealed(z_N, check_probs(view.need('p_N_C')).double().numpy()), f'fit_{name}': False}
+            params |= {name: Revealed(z_N, view.need('p_N_C').double().numpy()), f'fit_{name}': False}
     lacks = [o for o,p in takes.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and o not in ('X', 'y', *params)]
     if lacks: raise ValueError(f"{type(strategy).__name__} needs `{lacks[0]}`: give it, as_sampler(strategy, {lacks[0]}=...).")
     y = np.concatenate([view.need('y_L'), np.full(len(z_N), np.nan)])
@@ -119,8 +119,8 @@ def as_sampler(
     if isinstance(strategy, type) or not (theirs or callable(strategy)):
         raise ValueError(f"Give a strategy of scikit-activeml for pools and one annotator, such as CoreSet(), or a function (X, y, X_candidates, budget) -> indices, not {strategy!r}.")
     def sampler(view, budget):
-        budget = check_budget(budget, len(view))
+        budget = as_budget(budget, len(view))
         if theirs: rows = ask_skactiveml(strategy, view, budget, **params)
-        else: rows = strategy(as_rows(view.need('z_L_D')).numpy(), np.asarray(view.need('y_L')), as_rows(view.need('z_N_D')).numpy(), budget, **params)
+        else: rows = strategy(as_array(view.need('z_L_D')), view.need('y_L'), as_array(view.need('z_N_D')), budget, **params)
         return view.ids[check_rows(rows, len(view), budget)]
     return sampler

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..foundations.inputs import as_int
 from ..foundations.log import read_log
 from ..data import Dataset
 
@@ -42,7 +43,7 @@ def picked_images(
     at_most:int=64, # Images
 )->torch.Tensor: # (n, C, H, W) uint8
     "The images of a query, the first picks first."
-    ids = torch.as_tensor(line['queried'][:at_most], dtype=torch.long)
+    ids = torch.as_tensor(line['queried'][:as_int(at_most, 'at_most', low=0)], dtype=torch.long)
     if len(ids) and ids.max() >= len(data.x): raise ValueError(f"The log of {line['method']}, seed {line['seed']}, queried image {ids.max()}, but the dataset has {len(data.x)}: it is another run's.")
     return data.x[ids.to(data.x.device)].cpu()
 
@@ -60,7 +61,7 @@ class Watch:
         data:Dataset|None=None, # Whose images are shown; none are by default
         at_most:int=64, # Images of a query
     ):
-        self.writer, self.folder, self.data, self.at_most, self.open = need_writer(), Path(folder), data, at_most, {}
+        self.writer, self.folder, self.data, self.at_most, self.open = need_writer(), Path(folder), data, as_int(at_most, 'at_most', low=0), {}
     def __call__(self,
         line:dict, # Of any run's log
     ):

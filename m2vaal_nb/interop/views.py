@@ -12,8 +12,9 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
+from ..foundations.inputs import as_array, as_integers, as_latents, as_tensor, shown
 from ..data import PoolView
-from ..samplers import SAMPLERS, as_rows, scores_at_picks
+from ..samplers import SAMPLERS, scores_at_picks
 
 # %% ../../nbs/interop/views.ipynb #e7fe81b8
 def count(X)->int:
@@ -23,14 +24,16 @@ def count(X)->int:
 def latents(
     X, # Rows of anything; when they are no numbers, `embed` must make them so
     embed:Callable|None=None, # Rows -> latents, one vector or image a row; the rows themselves by default
-)->Tensor|None: # (rows, D) floating point; None for rows that are no numbers
+)->Tensor|None: # (rows, D); None for rows that are no finite numbers
     "What distances are taken between."
     z = X if embed is None else embed(X)
-    try: z = as_rows(z if isinstance(z, Tensor) else np.asarray(z))
-    except (TypeError, ValueError): z = None
-    if embed is not None and (z is None or z.ndim == 0 or len(z) != count(X)): raise ValueError(f"`embed` must give numbers, one latent vector for each of {count(X)} rows.")
-    if z is None or z.ndim == 0: return None
-    return (z if z.is_floating_point() else z.double()).reshape(len(z), math.prod(z.shape[1:]))
+    try:
+        z = as_tensor(z)
+        z = as_latents(z.reshape(len(z), math.prod(z.shape[1:])), count(X))
+    except (TypeError, ValueError):
+        if embed is None: return None
+        raise ValueError(f"`embed` must give finite numbers, one latent vector for each of {count(X)} rows.") from None
+    return z if z.is_floating_point() else z.double()
 
 # %% ../../nbs/interop/views.ipynb #3984cef9
 def places(
@@ -39,7 +42,8 @@ def places(
 )->np.ndarray: # (L,) int64, 0 to C-1
     "Each label's place among the classes."
     at = {c: i for i,c in enumerate(np.asarray(classes).tolist())}
-    try: return np.array([at[y] for y in np.asarray(y_L).tolist()], np.int64)
+    labels = as_array(y_L) if isinstance(y_L, Tensor) else np.asarray(y_L)
+    try: return np.array([at[y] for y in labels.tolist()], np.int64)
     except (KeyError, TypeError): raise ValueError(f"Labels must be among the classifier's classes, {list(at)}.") from None
 
 # %% ../../nbs/interop/views.ipynb #2336aee1
@@ -53,7 +57,7 @@ def view_of(
 )->PoolView: # Its ids are the rows of `X_N`
     "What any classifier reveals of any rows."
     if not hasattr(model, 'classes_'): raise ValueError("The classifier must be fitted: it has no `classes_`.")
-    z_N, p_N = latents(X_N, embed), as_rows(model.predict_proba(X_N)) if hasattr(model, 'predict_proba') else None
+    z_N, p_N = latents(X_N, embed), model.predict_proba(X_N) if hasattr(model, 'predict_proba') else None
     z_L = None if y_L is None or z_N is None else latents(X_L, embed) if len(y_L) else z_N[:0]
     return PoolView(np.arange(count(X_N)), seed, p_N, z_N, z_L_D=z_L, y_L=y_L if y_L is None else places(y_L, model.classes_))
 
@@ -85,7 +89,8 @@ def check_rows(
     budget:int, # How many it was to pick
 )->np.ndarray: # (budget,) int64
     "Picked rows, when they are as many as asked for, distinct, and there."
-    rows = np.asarray(rows)
-    good = rows.shape == (budget,) and rows.dtype.kind in 'iu' and len(np.unique(rows)) == budget and 0 <= rows.min() and rows.max() < n
-    if not good: raise ValueError(f"The strategy must pick {budget} distinct rows of {n}, numbered from 0: it picked {np.array2string(rows, threshold=10)}.")
-    return rows.astype(np.int64)
+    try: picked = as_integers(rows, budget)
+    except ValueError: picked = np.zeros(0, np.int64)
+    inside = picked[(picked >= 0) & (picked < n)]
+    if len(np.unique(inside)) == budget: return picked
+    raise ValueError(f"The strategy must pick {budget} distinct rows of {n}, numbered from 0: it picked {shown(rows)}.")

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from ..foundations.inputs import as_int
 from ..foundations.display import progress
 from ..foundations.machine import one_thread
 from ..data import Pool
@@ -30,6 +31,7 @@ def cross_validate(
     "Which labels are predicted when they are held out."
     from sklearn.model_selection import KFold, StratifiedKFold
     p, n = protocol_for(Protocol(**changes), method), len(pool.labelled)
+    folds, seed = as_int(folds, 'folds'), as_int(seed, 'seed', low=0)
     if not 2 <= folds <= n//2: raise ValueError(f"{folds} folds of {n} labels: at least 2 folds, and 2 labels in each, are needed.")
     kind = StratifiedKFold if np.bincount(pool.y)[np.unique(pool.y)].min() >= folds else KFold
     g, found = np.random.default_rng(seed), pd.DataFrame(False, index=range(n), columns=['half', 'all'])

@@ -47,7 +47,7 @@ def is_choice(raw:bytes)->bool:
 def query_folder(
     images:str|Path, # A folder of images
     labels=(), # See `read_labels`
-    budget:int=20, # Images to choose
+    budget:int=20, # Images to choose; all without a label where these are fewer
     method:str='margin', # One of `METHODS`
     out:str|Path='next.csv', # The choice, with an empty column `label` to be filled in
     label_studio:str|Path|None=None, # The same as JSON for Label Studio, and beside it its labelling interface (.xml)
@@ -64,7 +64,7 @@ def query_folder(
     y_N, classes = read_labels(labels, paths, classes)
     n = int((y_N >= 0).sum())
     changes = dict(steps=200 if n <= 500 else 400) | changes
-    p = query_protocol(budget, left := len(paths) - n, method, seed, **changes) # before any image is read
+    p, budget = query_protocol(budget, left := len(paths) - n, method, seed, **changes) # before any image is read
     files = [Path(f) for f in ([out] if label_studio is None else [out, label_studio, Path(label_studio).with_suffix('.xml')])] if left else []
     if len(set(files)) < len(files): raise ValueError(f"{files[0]} cannot be both, a CSV and Label Studio's: name two files.")
     if label_studio is not None and not classes: raise ValueError("Nothing is labelled yet, so Label Studio needs the names of the classes: give all of them (--classes cat,dog).")

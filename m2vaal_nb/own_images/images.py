@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
+from ..foundations.inputs import as_int
 from ..foundations.display import progress
 
 # %% ../../nbs/own_images/images.ipynb #f5a2e874
@@ -23,7 +24,7 @@ def square(
     size:int, # Pixels a side, 4 or more
 )->Callable: # PIL image -> (channels, size, size) uint8
     "Shrink or enlarge the shorter side to `size`, and cut out the centre."
-    if isinstance(size, bool) or not isinstance(size, int) or size < 4: raise ValueError(f"The size is {size!r}: images must be at least 4 pixels a side.")
+    size = as_int(size, 'size', low=4)
     return v2.Compose([v2.Resize(size), v2.CenterCrop(size), v2.PILToTensor()])
 
 @contextmanager

@@ -11,14 +11,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from ..foundations.display import progress
+from ..foundations.inputs import as_budget, as_images, as_int, as_labels
 from ..foundations.machine import one_thread
-from ..data import Pool, PoolView, check_budget
+from ..data import Pool, PoolView
 from ..losses import LEARNERS
-from ..samplers import SAMPLERS, as_rows, scores_at_picks
-from ..loop import Protocol, check_seed, draw, fresh_nets, train, view_pool
+from ..samplers import SAMPLERS, scores_at_picks
+from ..loop import Protocol, draw, fresh_nets, train, view_pool
 from ..experiments import protocol_for
 
 # %% ../../nbs/own_images/query.ipynb #a5d595a8
@@ -28,10 +28,8 @@ def known_pool(
     classes=(), # Class names; a label is a place in it
 )->Pool: # Its labelled rows are those with a label
     "A pool whose labels are those that are known."
-    x_N = x_N if isinstance(x_N, Tensor) else as_rows(x_N)
-    y_N = np.full(len(x_N), -1) if y_N is None else np.asarray(y_N)
-    if x_N.dtype != torch.uint8 or x_N.ndim != 4: raise ValueError(f"Images must be uint8 of shape (images, channels, height, width), not {x_N.dtype} of shape {tuple(x_N.shape)}.")
-    if y_N.shape != (len(x_N),) or y_N.dtype.kind not in 'iu': raise ValueError(f"Labels must be {len(x_N)} integers, one for each image, with -1 for none: {y_N.dtype} of shape {y_N.shape} was given.")
+    x_N = as_images(x_N)
+    y_N = np.full(len(x_N), -1) if y_N is None else as_labels(y_N, len(x_N), low=-1)
     def oracle(ids):
         if (missing := ids[y_N[ids] < 0]).size: raise ValueError(f"Image {missing[0]} has no label yet.")
         return y_N[ids]
@@ -58,6 +56,7 @@ def view_blocks(
 )->PoolView:
     "As `view_pool`, for images that do not fit into memory together."
     def view(ids): return view_pool(nets, LEARNERS[p.learner], replace(pool, ids=np.concatenate([pool.labelled, ids])), p, seed)[0]
+    block = as_int(block, 'block', low=1)
     views = [view(pool.unlabelled[i:i+block]) for i in range(0, max(1, len(pool.unlabelled)), block)]
     rows = [k for k in ('p_N_C', 'z_N_D', 'd_N', 'r_N') if getattr(views[0], k) is not None]
     return replace(views[0], ids=pool.unlabelled, **{k: torch.cat([getattr(v, k) for v in views]) for k in rows})
@@ -68,22 +67,21 @@ def query_protocol(
     method:str, # One of `METHODS`
     seed:int, # Of training and ties
     **changes, # Fields of `Protocol`
-)->Protocol: # `ValueError` with the first thing that is wrong
+)->tuple: # `Protocol`, and how many images there are to choose; `ValueError` with the first thing that is wrong
     "What to train and to choose by."
     p = protocol_for(Protocol(**changes), method)
-    check_seed(seed)
-    if left: check_budget(budget, left)
-    return p
+    as_int(seed, 'seed', low=0)
+    return p, as_budget(budget, left) if left else 0
 
 def next_images(
     pool:Pool, # Of `known_pool`
-    budget:int, # Images to choose, 1 to those without a label
+    budget:int, # Images to choose, at least 1; all without a label where these are fewer
     method:str='margin', # One of `METHODS`
     seed:int=0, # Of training and ties
     **changes, # Fields of `Protocol`, such as steps=800
 )->pd.DataFrame: # `id`, `predicted`, `probability`, `score` as picked, in that order; all but `id` empty where there is nothing to predict from, and the score where a strategy has none
     "The images to label next."
-    p = query_protocol(budget, len(pool.unlabelled), method, seed, **changes)
+    p, budget = query_protocol(budget, len(pool.unlabelled), method, seed, **changes)
     if not len(pool.unlabelled): raise ValueError("All images are labelled: there is nothing to choose.")
     if not len(pool.labelled):
         return pd.DataFrame(dict(id=SAMPLERS['random'](PoolView(pool.unlabelled, seed), budget), predicted=None, probability=None, score=None))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..foundations.inputs import as_images, as_int, as_labels
 from ..foundations.display import show_images
 from ..foundations.log import read_log
 from ..data import CLASSES
@@ -32,6 +33,7 @@ def reconstruct(
         out = encode(nets, Images(pixels(x)), condition)
         return nets['decoder'](torch.cat([out.mu, *out.extra], -1)).sigmoid().cpu(), out.logits.argmax(-1).cpu()
     nets.eval()
+    x_N = as_images(x_N)
     drawn, guess = zip(*(one(x) for x in x_N.split(500)))
     return torch.cat(drawn), torch.cat(guess)
 
@@ -44,7 +46,10 @@ def show_reconstructions(
     ncols:int=10, # Images in a row
 ): # The figure
     "Reconstructions with predicted classes, each above its original with the true class."
-    halves = [(drawn_N, guess_N), (torch.as_tensor(x_N)/255, y_N)]
+    x_N, drawn_N = as_images(x_N), as_images(drawn_N, fractions=True)
+    guess_N, y_N = (as_labels(y, len(x_N), len(classes)) for y in (guess_N, y_N))
+    ncols = as_int(ncols, 'ncols', low=1)
+    halves = [(drawn_N, guess_N), (x_N/255, y_N)]
     rows = [(x[i:i+ncols], y[i:i+ncols]) for i in range(0, len(x_N), ncols) for x,y in halves]
     return show_images(torch.cat([x for x,_ in rows]).cpu(), [classes[c] for _,y in rows for c in y], ncols)
 

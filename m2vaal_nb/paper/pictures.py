@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from ..foundations.inputs import as_ids, as_images, as_int, as_labels, as_scores
 from ..foundations.display import show_images
 from ..foundations.files import check_folder
 from ..foundations.log import read_log
@@ -34,6 +35,9 @@ def show_picks(
     ncols:int=10, # Images in a row
 ): # The figure
     "Images with true and predicted class; wrong predictions have a cross and a frame."
+    x_N = as_images(x_N)
+    y_N, guess_N = (as_labels(y, len(x_N), len(classes)) for y in (y_N, guess_N))
+    ncols = as_int(ncols, 'ncols', low=1)
     said = [f'{classes[y]}\n' + ('✓' if y == guess else f'✗ {classes[guess]}') for y,guess in zip(y_N, guess_N)]
     fig, nrows = show_images(x_N, said, ncols, size=1.1), -(-len(said)//ncols)
     for ax,y,guess in zip(fig.axes, y_N, guess_N):
@@ -80,7 +84,10 @@ def latent_map(
 ): # The figure
     "Two principal components of the latent space: unlabelled rows, labelled ones, picks; and the first picks as images."
     from sklearn.decomposition import PCA
-    z_U, z_L, picks = view.need('z_N_D').numpy(), view.need('z_L_D').numpy(), np.asarray(picks, dtype=np.int64)
+    z_U, z_L, picks = view.need('z_N_D').numpy(), view.need('z_L_D').numpy(), as_ids(picks)
+    n_images, n_points = as_int(n_images, 'n_images', low=1), as_int(n_points, 'n_points', low=1)
+    if not np.isin(picks, view.ids).all():
+        raise ValueError("The picks must be ids of the view.")
     pca = PCA(2).fit(z_U)
     fig = plt.figure(figsize=(10, 4.5))
     left, right = fig.subfigures(1, 2, width_ratios=(3, 1))
@@ -119,7 +126,7 @@ def plot_scores(
     title:str='', # Above the axes
 ): # The figure
     "Histogram of a score over the pool: unlabelled rows, labelled ones, picks."
-    score_U, score_L = (np.asarray(s, dtype=float) for s in (score_U, score_L))
+    score_U, score_L = (as_scores(s).double().numpy() for s in (score_U, score_L))
     edges = np.histogram_bin_edges(np.concatenate([score_U, score_L]), 60)
     fig, ax = plt.subplots(figsize=(8.5, 3.8))
     ax.hist(score_U, edges, histtype='stepfilled', facecolor=UNLABELLED, edgecolor='#777777', label=f'unlabelled ({len(score_U):,})')
@@ -143,7 +150,7 @@ def picks_of(
     lines = read_log(Path(log))
     bought = {line['round']: line for line in lines if line['queried']}
     if not bought: raise ValueError(f"{log} holds no round that queried.")
-    round = max(bought) if round is None else round
+    round = max(bought) if round is None else as_int(round, 'round')
     if round not in bought: raise ValueError(f"Round {round!r} of {log} queried nothing: the rounds that did are {min(bought)} to {max(bought)}.")
     return lines, bought[round]
 
@@ -158,7 +165,7 @@ def draw_run(
     say:Callable=print, # Is told what takes time, and of every file
 )->dict: # Name -> figure: 'classes', 'picks', 'scores', and 'map' where the learner has a VAE
     "All pictures of a run: the classes of every query, and what one round picked, where it lies and how it scored."
-    if isinstance(n_images, bool) or not isinstance(n_images, int) or n_images < 1: raise ValueError(f"`n_images` is {n_images!r}: it must be an integer, at least 1.")
+    n_images = as_int(n_images, 'n_images', low=1)
     lines, line = picks_of(log, round)
     picks, sampler = np.array(line['queried']), line['protocol']['sampler']
     data = data or dataset(line['protocol']['dataset'])

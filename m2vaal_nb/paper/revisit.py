@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..foundations.inputs import as_int
 from ..foundations.display import progress
 from ..foundations.files import write_whole
 from ..foundations.log import read_log
@@ -30,7 +31,7 @@ def rewind(
 )->tuple: # `Pool`, `Protocol`, seed and round: the arguments of `train_round`
     "What a logged round began with."
     lines = read_log(Path(path))
-    if not 0 <= round < len(lines): raise ValueError(f"{path} has no round {round}: it holds {len(lines)} rounds, from 0.")
+    if not 0 <= as_int(round, 'round') < len(lines): raise ValueError(f"{path} has no round {round}: it holds {len(lines)} rounds, from 0.")
     said, seed = lines[0]['protocol'], lines[0]['seed']
     p, data, dev = Protocol.from_dict(said), data or dataset(said['dataset']), pick_device(device)
     pool, _ = start_pool(replace(data, x=data.x.to(dev)), p, seed)

@@ -18,6 +18,7 @@ from sklearn.metrics import silhouette_score
 from sklearn.neighbors import NearestNeighbors
 from torch.nn import functional as F
 
+from ..foundations.inputs import as_array, as_int, as_labels, as_latents
 from ..foundations.log import read_log
 from ..foundations.machine import one_thread
 from ..losses import LEARNERS, TERMS, elbo_terms
@@ -138,6 +139,8 @@ def k_centre(
     first:int=0, # The row to begin with
 )->np.ndarray: # (n,) rows, as picked
     "Again and again the row farthest from all picked before, in Euclidean distance."
+    z_N_D = as_array(as_latents(z_N_D))
+    n, first = as_int(n, 'n', 1, len(z_N_D)), as_int(first, 'first', 0, len(z_N_D)-1)
     picks, nearest = [first], np.full(len(z_N_D), np.inf)
     while len(picks) < n:
         nearest = np.minimum(nearest, np.square(z_N_D - z_N_D[picks[-1]]).sum(-1))
@@ -153,6 +156,8 @@ def class_structure(
     first:int=0, # The row it begins with
 )->dict: # 'silhouette', 'neighbours', 'evenness'
     "How well a space separates the classes, and how evenly a choice that covers it covers them."
+    z_N_D = as_array(as_latents(z_N_D))
+    y_N = as_labels(y_N, len(z_N_D))
     ids = NearestNeighbors(n_neighbors=10).fit(z_N_D).kneighbors(return_distance=False)
     picked = np.bincount(y_N[k_centre(z_N_D, n_picks, first)], minlength=y_N.max()+1)
     return dict(silhouette=float(silhouette_score(z_N_D, y_N)), neighbours=float((y_N[ids] == y_N[:,None]).mean()), evenness=evenness(picked))

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from ..foundations.download import reason
 from ..foundations.files import check_folder
+from ..foundations.inputs import as_int, as_name
 from ..foundations.log import only_writer, write_line
 from ..foundations.machine import n_cores
 from ..data import DATASETS, Dataset, load_dataset
 from ..losses import LEARNERS
-from ..samplers import SAMPLERS, as_rows
+from ..samplers import SAMPLERS
 from ..loop import Protocol, run, stored_lines
 
 # %% ../../nbs/scale/cluster.ipynb #5ff1b105
@@ -38,9 +39,9 @@ def go_on(
         yield from run(p, method, seed, scratch, device, data)
 
 # %% ../../nbs/scale/cluster.ipynb #e40aa906
-def as_arrays(data:Dataset)->Dataset:
+def as_arrays(data:Dataset)->dict: # Its fields
     "A dataset with arrays instead of tensors, which Ray shares between processes without a copy."
-    return replace(data, x=data.x.cpu().numpy(), x_test=data.x_test.cpu().numpy())
+    return {**vars(data), 'x': data.x.cpu().numpy(), 'x_test': data.x_test.cpu().numpy()}
 
 NAMES = dict(dataset=DATASETS, learner=LEARNERS, sampler=SAMPLERS)
 
@@ -53,7 +54,7 @@ class Runner:
     "A run on a node of the cluster."
     def __init__(self, job, lines, device, data, known):
         for k,v in known.items(): NAMES[k][getattr(job[0], k)] = v
-        self.lines = go_on(*job, lines, device, replace(data, x=as_rows(data.x), x_test=as_rows(data.x_test)))
+        self.lines = go_on(*job, lines, device, Dataset(**data))
     def next(self)->tuple: # ('line', line), ('done', None) or ('failed', error)
         "The next line, or how it ended."
         try:
@@ -104,7 +105,7 @@ def pick_cluster_device(
     resources:dict, # Of the cluster: name -> how many
 )->str: # 'cpu' or 'cuda'
     "Where runs train: `auto` takes GPUs when the cluster has some."
-    if name not in ('auto', 'cpu', 'cuda'): raise ValueError(f"Unknown device {name!r}: choose one of auto, cpu, cuda.")
+    name = as_name(name, ('auto', 'cpu', 'cuda'), 'device')
     if name == 'cuda' and not resources.get('GPU'): raise ValueError("Device 'cuda' was asked for, but no node of the Ray cluster has a GPU.")
     return 'cuda' if name != 'cpu' and resources.get('GPU') else 'cpu'
 
@@ -119,6 +120,7 @@ def run_on_ray(
     tries:int=3, # How often a run may lose its runner
 )->Iterator[dict]: # Lines, in the order in which they are finished
     "Do runs on a Ray cluster. A runner that dies costs its run the current round; a run that fails does not stop the others, its error comes at the end."
+    tries = as_int(tries, 'tries', low=1)
     folder, going, deaths, errors = Path(folder), {}, Counter(), []
     with connected(address) as ray, ExitStack() as held:
         check_folder(folder)

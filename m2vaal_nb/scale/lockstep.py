@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch.func import functional_call, grad, stack_module_state, vmap
 
+from ..foundations.inputs import as_int
 from ..foundations.machine import one_thread, pick_device
 from ..data import Dataset, load_dataset
 from ..models import Batch, Images, Out, Outputs
@@ -95,6 +96,7 @@ def run_in_lockstep(
     at_most:int=64, # Runs in one step
 )->Iterator[dict]: # Lines, in the order in which they are finished
     "Do runs in lockstep, each with its own log."
+    at_most = as_int(at_most, 'at_most', low=1)
     images, waiting = {}, []
     for p,method,seed in jobs:
         if p.dataset not in images: # once, on the device

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ..foundations.inputs import as_int
 from ..data import Dataset, load_dataset
 from ..loop import run
 
@@ -68,6 +69,7 @@ def run_on_workers(
     tries:int=3, # How often a run may lose its worker
 )->Iterator[dict]: # Lines, in the order in which they are finished
     "Do runs in parallel. A worker that dies costs its run the current round; a run that fails does not stop the others, its error comes at the end."
+    n_workers, tries = as_int(n_workers, 'n_workers', low=1), as_int(tries, 'tries', low=1)
     todo, deaths, workers, errors = list(jobs), {}, [], []
     try:
         while todo or any(w.job for w in workers):
