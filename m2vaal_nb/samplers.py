@@ -240,7 +240,7 @@ def class_anchors(
     budget:int, # Labels to buy, 1 to len(view)
 )->np.ndarray: # (budget,) dataset ids
     "Algorithm 1: as many from each predicted class, far from its labelled images."
-    p = check_probs(view.need('p_N_C'))
+    p = view.need('p_N_C')
     z_N_D, z_L_D, y_L = (view.need(k) for k in ('z_N_D', 'z_L_D', 'y_L'))
     return view.ids[class_anchors_rows(z_N_D, predicted(p)[0], z_L_D, y_L, budget, p.shape[1], view.seed)]
 

@@ -17,15 +17,19 @@ from .views import check_rows, find_sampler, utilities, view_of
 def modal_query(
     learner, # A fitted `ActiveLearner`; or a `Committee`, for samplers that need no labelled rows
     X_pool, # Unlabelled rows
-    n_instances:int=1, # Labels to buy, at least 1; all rows of `X_pool` where these are fewer
-    sampler='margin', # A name in `SAMPLERS`, or a function (view, budget) -> ids
-    embed:Callable|None=None, # Rows -> latents; by default the rows, through the learner's own pipeline if it says `on_transformed`
-    seed:int=0, # Breaks ties
+    n_instances:int=1, # Labels to buy, ≥ 1; all rows of `X_pool` where these are fewer
+    sampler='margin', # Name of a sampler, or a function (view, budget) -> ids
+    embed:Callable|None=None, # Rows -> latents; by default what the learner's own pipeline makes of them
+    seed:int=0, # View seed, ≥ 0; breaks ties
 )->tuple: # (n_instances,) rows of `X_pool`, and what each was worth when picked
     "One of our samplers as a query strategy of modAL."
-    sampler, model = find_sampler(sampler), getattr(learner, 'estimator', learner)
-    if embed is None and getattr(learner, 'on_transformed', False): embed = learner.transform_without_estimating
-    view = view_of(model, X_pool, getattr(learner, 'X_training', None), getattr(learner, 'y_training', None), embed, seed)
+    sampler = find_sampler(sampler)
+    model = getattr(learner, 'estimator', learner)
+    if embed is None and getattr(learner, 'on_transformed', False):
+        embed = learner.transform_without_estimating
+    X_L, y_L = (getattr(learner, k, None) for k in ('X_training', 'y_training'))
+    view = view_of(model, X_pool, X_L, y_L, embed, seed)
     n_instances = as_budget(n_instances, len(view), 'n_instances')
     rows = check_rows(sampler(view, n_instances), len(view), n_instances)
-    return rows, np.array([u_N[row] for u_N,row in zip(utilities(view, sampler, rows), rows)])
+    worth = [u_N[row] for u_N,row in zip(utilities(view, sampler, rows), rows)]
+    return rows, np.array(worth)

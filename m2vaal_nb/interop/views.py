@@ -23,7 +23,7 @@ def count(X)->int:
 
 def latents(
     X, # Rows of anything; when they are no numbers, `embed` must make them so
-    embed:Callable|None=None, # Rows -> latents, one vector or image a row; the rows themselves by default
+    embed:Callable|None=None, # Rows -> latents, a vector or image each; the rows themselves by default
 )->Tensor|None: # (rows, D); None for rows that are no finite numbers
     "What distances are taken between."
     z = X if embed is None else embed(X)
@@ -32,7 +32,7 @@ def latents(
         z = as_latents(z.reshape(len(z), math.prod(z.shape[1:])), count(X))
     except (TypeError, ValueError):
         if embed is None: return None
-        raise ValueError(f"`embed` must give finite numbers, one latent vector for each of {count(X)} rows.") from None
+        raise ValueError(f"`embed` must give finite numbers, a latent vector for each of {count(X)} rows.") from None
     return z if z.is_floating_point() else z.double()
 
 # %% ../../nbs/interop/views.ipynb #3984cef9
@@ -44,7 +44,8 @@ def places(
     at = {c: i for i,c in enumerate(np.asarray(classes).tolist())}
     labels = as_array(y_L) if isinstance(y_L, Tensor) else np.asarray(y_L)
     try: return np.array([at[y] for y in labels.tolist()], np.int64)
-    except (KeyError, TypeError): raise ValueError(f"Labels must be among the classifier's classes, {list(at)}.") from None
+    except (KeyError, TypeError):
+        raise ValueError(f"Labels must be among the classifier's classes, {list(at)}.") from None
 
 # %% ../../nbs/interop/views.ipynb #2336aee1
 def view_of(
@@ -52,14 +53,18 @@ def view_of(
     X_N, # N candidates
     X_L, # L labelled rows, L may be 0; None where they are not known
     y_L, # (L,) their labels; None likewise
-    embed:Callable|None=None, # See `latents`
-    seed:int=0, # Breaks ties
-)->PoolView: # Its ids are the rows of `X_N`
+    embed:Callable|None=None, # Rows -> latents; the rows themselves by default
+    seed:int=0, # View seed, ≥ 0; breaks ties
+)->PoolView: # Ids are the rows of `X_N`
     "What any classifier reveals of any rows."
-    if not hasattr(model, 'classes_'): raise ValueError("The classifier must be fitted: it has no `classes_`.")
-    z_N, p_N = latents(X_N, embed), model.predict_proba(X_N) if hasattr(model, 'predict_proba') else None
-    z_L = None if y_L is None or z_N is None else latents(X_L, embed) if len(y_L) else z_N[:0]
-    return PoolView(np.arange(count(X_N)), seed, p_N, z_N, z_L_D=z_L, y_L=y_L if y_L is None else places(y_L, model.classes_))
+    if not hasattr(model, 'classes_'):
+        raise ValueError("The classifier must be fitted: it has no `classes_`.")
+    z_N, z_L = latents(X_N, embed), None
+    p_N = model.predict_proba(X_N) if hasattr(model, 'predict_proba') else None
+    if y_L is not None:
+        if z_N is not None: z_L = latents(X_L, embed) if len(y_L) else z_N[:0]
+        y_L = places(y_L, model.classes_)
+    return PoolView(np.arange(count(X_N)), seed, p_N, z_N, z_L_D=z_L, y_L=y_L)
 
 # %% ../../nbs/interop/views.ipynb #a6193b73
 def utilities(
@@ -76,11 +81,13 @@ def utilities(
 
 # %% ../../nbs/interop/views.ipynb #5b6987dc
 def find_sampler(
-    sampler, # A name in `SAMPLERS`, or a function (view, budget) -> ids
-)->Callable:
+    sampler, # Name of a sampler, or a function (view, budget) -> ids
+)->Callable: # (view, budget) -> ids
     "The sampler meant."
     if callable(sampler): return sampler
-    if not isinstance(sampler, str) or sampler not in SAMPLERS: raise ValueError(f"Unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}, or give a function (view, budget) -> ids.")
+    if not isinstance(sampler, str) or sampler not in SAMPLERS:
+        raise ValueError(f"Unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}, "
+                         "or give a function (view, budget) -> ids.")
     return SAMPLERS[sampler]
 
 def check_rows(
@@ -93,4 +100,5 @@ def check_rows(
     except ValueError: picked = np.zeros(0, np.int64)
     inside = picked[(picked >= 0) & (picked < n)]
     if len(np.unique(inside)) == budget: return picked
-    raise ValueError(f"The strategy must pick {budget} distinct rows of {n}, numbered from 0: it picked {shown(rows)}.")
+    raise ValueError(f"The strategy must pick {budget} distinct rows of {n}, numbered from 0: "
+                     f"it picked {shown(rows)}.")
