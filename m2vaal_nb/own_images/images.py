@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ..foundations.display import progress
-from .pixels import Scales, Unreadable, header, opened, read_picture
+from .pixels import Scales, Unreadable, image_header, opened, read_picture
 
 # %% ../../nbs/own_images/images.ipynb #f5a2e874
 def square(
@@ -80,7 +80,7 @@ def read_headers(
     found = {}
     for path in progress(paths, 'looking for colours'):
         try:
-            with opened(folder/path) as img: found[path] = header(img)
+            with opened(folder/path) as img: found[path] = image_header(img)
         except Unreadable as e: bad[path] = e.why
     return found
 
