@@ -170,7 +170,7 @@ def dashed(
 @dashed
 def m2vaal_query(
     images:str, # A folder of images; subfolders are searched too
-    labels:str=None, # A CSV (columns image and label), an export of Label Studio, the word folders, or several with commas
+    labels:str=None, # A CSV (image,label), an export of Label Studio, the word folders, or several with commas
     budget:str='20', # How many images to choose
     method:str='margin', # margin learns from labelled images, m2_vaal_no_adv from all; or random, entropy, vaal, ...
     out:str='next.csv', # The choice, best first where the method ranks, with an empty column label to fill in
