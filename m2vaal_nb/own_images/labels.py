@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..foundations.names import did_you_mean, loose_name, match_paths, normal_name, reread
-from ..interop.label_studio import label_studio_labels
+from ..interop.label_studio import is_export, read_export
 from .files import as_classes, csv_rows, encoding_note, read_text, rows_by_path
 
 # %% ../../nbs/own_images/labels.ipynb #6eda1bab
@@ -48,16 +48,15 @@ def csv_labels(
 
 # %% ../../nbs/own_images/labels.ipynb #780196c6
 def file_labels(
-    path:str|Path, # A CSV, or an export of Label Studio, whose name ends in .json
+    path:str|Path, # A CSV, or an export of Label Studio
     paths:list, # Images of the folder
     say:Callable=print, # Told what there is to know about it
 )->dict: # Path -> class name
     "Labels from a file."
     if not Path(path).is_file(): raise ValueError(f"There is no file {path}.")
-    if Path(path).suffix.lower() != '.json': return csv_labels(path, paths, say)
-    found = label_studio_labels(path)
-    matched = match_paths(found, paths)
-    return {matched[image]: normal_name(name) for image,name in found.items()}
+    is_json = Path(path).suffix.lower() == '.json'
+    read = read_export if is_json or is_export(path) else csv_labels
+    return read(path, paths, say)
 
 # %% ../../nbs/own_images/labels.ipynb #a481a206
 def listed(
