@@ -165,7 +165,7 @@ def no_matches(
 def match_paths(
     references, # Paths or addresses of images, as somebody else wrote them
     paths, # Images of the folder, relative to it and with slashes
-)->dict: # Reference -> path; `ValueError` when one has none or more than one
+)->dict: # Reference -> path; an error when one has none or more than one
     "Which images of a folder are meant, by what follows any prefix."
     references = list(references)
     if not references: return {}

@@ -30,15 +30,16 @@ KINDS = ('.png', '.jpg', '.jpeg', '.gif', '.webp', '.bmp', '.tif', '.tiff')
 
 def image_paths(
     folder:str|Path, # Is searched with all its subfolders
+    kinds:tuple=KINDS, # How their names end, in lower case
 )->list: # Of paths relative to the folder, with slashes, sorted
     "The images of a folder."
     folder = Path(folder)
     if not folder.is_dir(): raise ValueError(f"There is no folder {folder}.")
-    files = [p for p in folder.rglob('*') if p.suffix.lower() in KINDS and p.is_file()]
+    files = [p for p in folder.rglob('*') if p.suffix.lower() in kinds and p.is_file()]
     paths = sorted(p.relative_to(folder).as_posix() for p in files)
     found = [p for p in paths if not re.search(r'(^|/)\.', p)]
     if not found:
-        raise ValueError(f"{folder} holds no images: looked for {', '.join(KINDS)}, "
+        raise ValueError(f"{folder} holds no images: looked for {', '.join(kinds)}, "
                          "in its subfolders too.")
     check_utf8(found)
     return found
@@ -71,7 +72,7 @@ def likely_encoding(raw:bytes)->str:
 # %% ../../nbs/own_images/files.ipynb #b4ee8aad
 def read_text(
     path:str|Path, # A table as text
-)->Text: # Named as `path`; `ValueError` when it is no text
+)->Text: # Named as its path; an error when it is no text
     "The lines of a file."
     raw = Path(path).read_bytes()
     encoding = likely_encoding(raw)
@@ -110,7 +111,7 @@ class Header:
 
 def header_of(
     line:str, # The first of a table
-    separator:str, # One of `SEPARATORS`
+    separator:str, # Comma, semicolon, tab or bar
     place:int=1, # Of the line in the file
 )->Header:
     "The columns that a line names."

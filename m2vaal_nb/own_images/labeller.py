@@ -32,7 +32,7 @@ def label_text(
 
 def label_rows(
     text:Text, # A table of labels
-    paths:list, # Of `image_paths`
+    paths:list, # Images of the folder
 )->dict: # Path -> row
     "Which line is about which image."
     rows = csv_rows(text)
@@ -101,7 +101,7 @@ class LabelFile:
 
 # %% ../../nbs/own_images/labeller.ipynb #978edf37
 def next_hints(
-    path:str|Path, # The CSV that `m2vaal_query` writes
+    path:str|Path, # The CSV of a query
 )->list: # (image, its predicted class or '') in the order of the file
     "What to label next."
     path = Path(path)
@@ -111,7 +111,7 @@ def next_hints(
 
 def hints_of(
     todo, # See below
-    paths:list, # Of `image_paths`
+    paths:list, # Images of the folder
 )->dict: # Path -> predicted class or '', best first
     "What is to be labelled, called as the images of the folder are."
     if todo is None: return dict.fromkeys(paths, '')
@@ -176,7 +176,7 @@ class LabelQueue(Queue):
         folder:str|Path, # Holds the images, in subfolders too
         labels:str|Path='labels.csv', # The CSV; made with only a header where there is none
         classes=(), # Class names, at least one
-        todo=None, # What to label, best first: names, or a path of `next.csv`; by default all images
+        todo=None, # What to label, best first: names, or the path of a CSV of them; by default all images
     ):
         self.folder, self.classes = Path(folder).resolve(), as_classes(classes)
         self.paths = image_paths(folder)
@@ -197,9 +197,9 @@ class LabelQueue(Queue):
 # %% ../../nbs/own_images/labeller.ipynb #2013e2f9
 def folder_scales(
     folder:Path, # Holds the images
-    paths:list, # Of `image_paths`
+    paths:list, # Images of the folder
     most:int=100, # Of them to look at
-)->dict: # See `read_picture`
+)->dict: # Depth -> black and white
     "What is black and what is white in a folder."
     from m2vaal_nb.own_images.pixels import Scales
     step = len(paths)//most + 1
@@ -236,7 +236,7 @@ def actions(
     return labels | {UNDO: ('undo', queue.undo), SKIP: ('skip', queue.skip)}
 
 def act(
-    acts:dict, # Of `actions`
+    acts:dict, # Key -> (what stands on its button, what it does)
     key:str, # One letter
 )->str: # Empty when it went well
     "Do what the button of a key says, or say what is wrong."
@@ -283,7 +283,7 @@ class Controls:
 def show(
     screen:Controls, # To be changed
     queue:LabelQueue, # What it shows
-    scales:dict, # See `folder_scales`
+    scales:dict, # Black and white in its folder
     said:str='', # What went wrong
 ):
     "Show where a queue stands."
@@ -307,7 +307,7 @@ class Labeller(Controls):
         folder:str|Path, # Holds the images, in subfolders too
         labels:str|Path='labels.csv', # The CSV, saved at every click; made where there is none
         classes=(), # Class names, 1 to 36, in the order of the buttons
-        todo=None, # What to label, best first: names, or a path of `next.csv`; by default all images
+        todo=None, # What to label, best first: names, or the path of a CSV of them; by default all images
     ):
         check_widgets(as_classes(classes))
         self.queue = LabelQueue(folder, labels, classes, todo)

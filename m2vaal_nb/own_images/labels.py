@@ -32,7 +32,7 @@ def gone_note(
 
 # %% ../../nbs/own_images/labels.ipynb #31fcbec1
 def csv_labels(
-    path:str|Path, # Its columns `image` and `label` are read
+    path:str|Path, # A table with the columns image and label
     paths:list|None=None, # Images of the folder; by default they are called as they are in the file
     say:Callable=print, # Told what was assumed about the file, and which of its images are not there
 )->dict: # Image -> class name
@@ -69,7 +69,7 @@ def listed(
     return ', '.join(items[:most] + more)
 
 def folder_labels(
-    paths:list, # Of `image_paths`
+    paths:list, # Images of the folder
     classes:tuple=(), # Only these folders; all when empty
     say:Callable=print, # Told which folders are passed over
 )->dict: # Path -> class name
@@ -127,7 +127,7 @@ def name_notes(
     made = [name for name in counts if is_made(name)]
     misread = [name for name in counts if is_misread(name)]
     share = f'{sum(nothing.values())} of {counts.total()}'
-    is_most = 2*sum(nothing.values()) > counts.total()
+    is_most = 3*sum(nothing.values()) >= 2*counts.total() > 0
     notes = []
     for group in twins(counts):
         each = ' and '.join(f'{name} ({counts[name]})' for name in group)
@@ -153,7 +153,7 @@ def label_notes(
     single = [name for name,n in counts.items() if n == 1]
     notes = [f"{counts.total()} labelled, {seen} classes: {each}."]
     if missing: notes.append(f"No label yet for {listed(missing)}.")
-    if single: notes.append(f"Only one label for {listed(single)}.")
+    if single: notes.append(f"Classes with only one label: {listed(single)}.")
     return notes + name_notes(Counter({name: counts[name] for name in classes}))
 
 # %% ../../nbs/own_images/labels.ipynb #df3d5ed2
@@ -184,7 +184,7 @@ def check_agreement(
 # %% ../../nbs/own_images/labels.ipynb #43e3bb5a
 def all_sources(
     sources, # See below
-    paths:list, # Of `image_paths`
+    paths:list, # Images of the folder
     classes:tuple, # Class names; empty when not named
     say:Callable, # Told what there is to know about each
 )->list: # Pairs of a source and its labels
@@ -203,7 +203,7 @@ def all_sources(
 # %% ../../nbs/own_images/labels.ipynb #ee73303f
 def read_labels(
     sources, # A CSV, an export of Label Studio, 'folders' for the names of subfolders, or a list of these
-    paths:list, # Of `image_paths`
+    paths:list, # Images of the folder
     classes=(), # Class names in the order wanted; by default those of the labels, sorted
     say:Callable=print, # Told once what to know about the labels, with a line for each thing
 )->tuple: # (N,) int64 labels, -1 where there is none; class names
