@@ -250,7 +250,8 @@ def inside(name): return any(name == o or o.endswith('.') and name.startswith(o)
 def toy():
     "A small data set, a protocol, nets, a log."
     from m2vaal_nb.data import Dataset, Pool, PoolView, lookup
-    from m2vaal_nb.loop import LEARNERS, Protocol, fresh_nets, start_pool
+    from m2vaal_nb.losses import LEARNERS
+    from m2vaal_nb.loop import Protocol, fresh_nets, start_pool
     y = np.arange(40) % 3
     x = (np.random.default_rng(0).integers(0, 200, (40, 1, 8, 8)) + 20*y[:,None,None,None]).astype('u1')
     data = Dataset(x, y, x[:9], y[:9], ('a', 'b', 'c'))
