@@ -35,7 +35,7 @@ def known_pool(
         missing = ids[y_N[ids] < 0]
         if not len(missing): return y_N[ids]
         raise ValueError(f"Image {missing[0]} has no label yet.")
-    pool = Pool(x_N, np.arange(n), oracle, tuple(classes))
+    pool = Pool(x_N, np.arange(len(x_N)), oracle, tuple(classes))
     return pool.reveal(np.flatnonzero(y_N >= 0))
 
 # %% ../../nbs/own_images/query.ipynb #aed2e41d
