@@ -129,5 +129,8 @@ def test_saved_pages_show_what_the_logs_say():
         return html.unescape(json.dumps([o['data'] for c in nb['cells'] if c['cell_type'] == 'code' for o in c['outputs'] if 'data' in o], ensure_ascii=False).replace('\\"', '"'))
     text = {name: shown(name) for name in {'claims', 'report', 'index', *judged.page}}
     for c in judged.itertuples():
+        assert c.claim in text['claims'], c.claim
         for name in ('claims', 'report', c.page): assert c.evidence in text[name], f'{name}: {c.claim}'
-        assert any(f'| {c.claim} | {said} |' in text['index'] for said in (c.verdict, f'**{c.verdict}**')), c.claim
+    n = [(judged.verdict == word).sum() for word in (YES, PARTLY, NO, OPEN)]
+    said = 'Of {} claims of its Sections 1, 4 and 5, {} are reproduced, {} partly, {} not, and {} cannot be decided'
+    assert said.format(len(judged), *n) in text['index']

@@ -1,9 +1,10 @@
 "The pictures of a run show what its log and its nets say."
-import json
+import base64, io, json, re
 import matplotlib.pyplot as plt, numpy as np, pytest
+from conftest import ROOT
 from m2vaal_nb.paper import pictures
 from m2vaal_nb.data import Dataset
-from m2vaal_nb.experiments import METHODS, STYLE, plan, run_grid
+from m2vaal_nb.experiments import plan, run_grid
 from m2vaal_nb.paper.revisit import revisit
 from m2vaal_nb.foundations.log import read_log
 from m2vaal_nb.paper.pictures import draw_run, plot_class_bars, plot_scores, score_of, show_picks
@@ -23,8 +24,10 @@ def draw(log, *args, **kw): return draw_run(log, *args, device='cpu', say=lambda
 
 @pytest.mark.parametrize('method', SCORED)
 def test_one_call_draws_any_run(method, logs, few):
-    figures = draw(logs/f'{method}-0.jsonl', data=few)
-    assert set(figures) == {'classes', 'picks', 'scores'} | ({'map'} if METHODS[method][0] != 'classifier' else set())
+    log = logs/f'{method}-0.jsonl'
+    learner = read_log(log)[0]['protocol']['learner']
+    figures = draw(log, data=few)
+    assert set(figures) == {'classes', 'picks', 'scores'} | ({'map'} if learner != 'classifier' else set())
     assert figures['scores'].axes[0].get_xlabel() == SCORED[method]
     assert not plt.get_fignums() and all(fig.get_facecolor()[3] == 1 for fig in figures.values())
 
@@ -59,7 +62,8 @@ def test_ranked_picks_are_at_their_end_of_the_scores(logs, few):
     for method in ('m2_vaal', 'margin'):
         line = read_log(logs/f'{method}-0.jsonl')[1]
         _, _, _, view = revisit(logs/f'{method}-0.jsonl', 1, 'cpu', few)
-        score, picked = score_of(METHODS[method][1], view)[1].numpy(), np.isin(view.ids, line['queried'])
+        score = score_of(line['protocol']['sampler'], view)[1].numpy()
+        picked = np.isin(view.ids, line['queried'])
         assert picked.sum() == 8 and score[picked].min() >= score[~picked].max()
 
 def test_a_strangers_sampler(logs, few, tmp_path, monkeypatch):
@@ -77,6 +81,26 @@ def test_histogram_counts_every_row_once():
     for score_U in (g.random(50), np.ones(50), g.random(50).astype(np.float32)*1e-6):
         ax = plot_scores(score_U, score_U[:5], [3, 4, 5], 'x').axes[0]
         assert ax.get_yscale() == 'log' and sum(bar.get_height() for bar in ax.patches if hasattr(bar, 'get_height')) == 3
+
+def test_legends_stand_outside_the_data(logs, few):
+    figures = draw(logs/'m2_vaal-0.jsonl', data=few)
+    for name in ('scores', 'map'):
+        ax = figures[name].axes[0]
+        figures[name].canvas.draw()
+        assert not ax.get_legend().get_window_extent().overlaps(ax.get_window_extent())
+
+def figures_in(nb):
+    "Source and picture of every figure that a notebook has saved."
+    for cell in json.loads(nb.read_text(encoding='utf-8'))['cells']:
+        for o in cell.get('outputs', []):
+            if 'image/png' in o.get('data', {}): yield ''.join(cell['source']), ''.join(o['data']['image/png'])
+
+@pytest.mark.parametrize('nb', [ROOT/'nbs/index.ipynb', *sorted((ROOT/'nbs/paper').glob('*.ipynb'))], ids=lambda o: o.stem)
+def test_saved_figures_have_alt_text_and_look_the_same_on_a_dark_page(nb):
+    for source,png in figures_in(nb):
+        assert re.search(r'^#\| fig-alt: "[^"]{30,}"$', source, re.M), source
+        image = plt.imread(io.BytesIO(base64.b64decode(png)))
+        assert image.shape[2] == 3 or (image[..., 3] == 1).all(), source
 
 def contrast(color, page):
     "Of a colour to white (1) or black (0), as the Web Content Accessibility Guidelines define it."

@@ -1,5 +1,6 @@
 "The notebooks are the source: what is made from them says what they say today, and they are fit to commit."
 import base64, json, re, runpy
+from configparser import ConfigParser
 import pytest
 from conftest import NBS, ROOT, sh
 
@@ -22,6 +23,11 @@ def test_notebooks_are_clean(checkout):
 def test_readme_is_what_index_says(tmp_path):
     sh('python', ROOT/'tools/readme.py', tmp_path, cwd=ROOT)
     assert not stale(ROOT, tmp_path, 'README.md', 'README_files/*'), 'run make readme'
+
+def test_readme_clones_the_repository_that_settings_name():
+    ini = ConfigParser(delimiters=['='])
+    ini.read(ROOT/'settings.ini', encoding='utf-8')
+    assert f"git clone {ini['DEFAULT']['git_url']}\n" in (ROOT/'README.md').read_text(encoding='utf-8')
 
 PATH = re.compile(r'(?<![\w./-])(/(home|root|tmp|work|Users|private|var/folders)/|[A-Z]:\\Users)[^\s"\'<]*')
 

@@ -6,6 +6,7 @@
 __all__ = ['reconstruct', 'show_reconstructions', 'probe_reconstructions', 'probe_fig3', 'show_kept']
 
 # %% ../../nbs/paper/fig3.ipynb #ccf91df1
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from ..foundations.inputs import as_images, as_int, as_labels
 from ..foundations.display import show_images
 from ..foundations.log import read_log
-from ..data import CLASSES
+from ..data import CLASSES, Dataset
 from ..models import Images, condition_on_probs, encode
 from ..loop import pixels
 from ..experiments import dataset
@@ -23,73 +24,90 @@ from .revisit import logs_of, revisit, tabulate
 # %% ../../nbs/paper/fig3.ipynb #a2f8dd11
 @torch.no_grad()
 def reconstruct(
-    nets, # Of a learner with a decoder
-    learner, # Says what codes hold
+    nets, # Trained nets of a learner with a decoder
+    learner, # The learner, which says what the decoder sees beside the latent
     x_N:torch.Tensor, # (N, channels, height, width) uint8
 )->tuple: # (N, channels, height, width) drawn, in [0, 1]; (N,) predicted classes; on the CPU
-    "What the decoder draws of images, from the mean of their latents, and what the classifier calls them."
-    condition = learner.condition or (condition_on_probs if learner.n_extra == 'classes' else None)
+    "What the decoder draws from the mean of each image's latent, and what the classifier calls it."
+    condition = learner.condition
+    if condition is None and learner.n_extra == 'classes': condition = condition_on_probs
     def one(x):
         out = encode(nets, Images(pixels(x)), condition)
-        return nets['decoder'](torch.cat([out.mu, *out.extra], -1)).sigmoid().cpu(), out.logits.argmax(-1).cpu()
+        code = torch.cat([out.mu, *out.extra], -1)
+        drawn = nets['decoder'](code).sigmoid()
+        return drawn.cpu(), out.logits.argmax(-1).cpu()
     nets.eval()
     x_N = as_images(x_N)
     drawn, guess = zip(*(one(x) for x in x_N.split(500)))
     return torch.cat(drawn), torch.cat(guess)
 
+# %% ../../nbs/paper/fig3.ipynb #d1e39302
 def show_reconstructions(
-    drawn_N, # (N, channels, height, width) of `reconstruct`
+    drawn_N, # (N, channels, height, width) drawn images, in [0, 1]
     guess_N, # (N,) predicted classes
     x_N, # (N, channels, height, width) originals, uint8
     y_N, # (N,) true classes
-    classes:tuple, # Their names
+    classes:tuple, # Names of the classes
     ncols:int=10, # Images in a row
 ): # The figure
     "Reconstructions with predicted classes, each above its original with the true class."
     x_N, drawn_N = as_images(x_N), as_images(drawn_N, fractions=True)
     guess_N, y_N = (as_labels(y, len(x_N), len(classes)) for y in (guess_N, y_N))
     ncols = as_int(ncols, 'ncols', low=1)
-    halves = [(drawn_N, guess_N), (x_N/255, y_N)]
-    rows = [(x[i:i+ncols], y[i:i+ncols]) for i in range(0, len(x_N), ncols) for x,y in halves]
-    return show_images(torch.cat([x for x,_ in rows]).cpu(), [classes[c] for _,y in rows for c in y], ncols)
+    original_N = x_N.cpu()/255
+    images, captions = [], []
+    for i in range(0, len(x_N), ncols):
+        row = slice(i, i + ncols)
+        images += [drawn_N[row].cpu(), original_N[row]]
+        captions += [classes[c] for c in (*guess_N[row], *y_N[row])]
+    return show_images(torch.cat(images), captions, ncols)
 
 # %% ../../nbs/paper/fig3.ipynb #ffc4c89a
 def probe_reconstructions(
     path:str|Path, # Log of a learner with a decoder
-    round:int, # Which of its rounds
-    n_images:int=20, # To keep
-    data=None, # `Dataset`; fetched by default
-)->tuple: # A row for `fig3.csv`; {name: array} for `fig3.npz`
+    round:int, # Number of the round, from 0
+    n_images:int=20, # How many images to keep
+    data:Dataset|None=None, # The run's dataset; fetched by default
+)->tuple: # A row for fig3.csv; arrays by name for fig3.npz
     "Train a logged round again, and reconstruct the test set."
     line = read_log(Path(path))[round]
     data = data or dataset(line['protocol']['dataset'])
     nets, learner, *_ = revisit(path, round, data=data)
     drawn, guess = reconstruct(nets, learner, data.x_test)
-    row = dict(method=line['method'], seed=line['seed'], n_labelled=line['n_labelled'], squared_error=(drawn - data.x_test/255).square().mean().item(),
-               test_acc=float((guess == torch.as_tensor(data.y_test)).float().mean()))
-    return row, dict(drawn=(255*drawn[:n_images]).round().byte().numpy(), guess=guess[:n_images].numpy(), x=data.x_test[:n_images].numpy(), y=np.asarray(data.y_test[:n_images]))
+    y = torch.as_tensor(data.y_test)
+    row = {k: line[k] for k in ('method', 'seed', 'n_labelled')}
+    row['squared_error'] = (drawn - data.x_test/255).square().mean().item()
+    row['test_acc'] = float((guess == y).float().mean())
+    kept = dict(drawn=(255*drawn).round().byte(), guess=guess, x=data.x_test, y=y)
+    return row, {name: a[:n_images].cpu().numpy() for name,a in kept.items()}
 
 # %% ../../nbs/paper/fig3.ipynb #3b4aeed5
 def probe_fig3(
-    results:str|Path, # Holds fig2b's logs; `fig3.csv` and `fig3.npz` go there
-    say=print, # Is told of every training
-)->Path: # Of `fig3.csv`
-    "First and last training of M2-VAAL without adversary, for every seed; the first seed's images are kept."
-    kept, logs = {}, logs_of(results, 'fig2b', 'm2_vaal_no_adv')
+    results:str|Path, # Folder that holds fig2b's logs; fig3.csv and fig3.npz go there
+    say:Callable=print, # Function that is told of every training
+)->Path: # Path of fig3.csv
+    "First and last training of M2-VAAL without adversary, for every seed."
+    logs = logs_of(results, 'fig2b', 'm2_vaal_no_adv')
+    kept = {}
     def measure(path, round):
         row, arrays = probe_reconstructions(path, round)
-        if path == logs[0]: kept.update({f"{k}-{row['n_labelled']}": v for k,v in arrays.items()})
+        n = row['n_labelled']
+        if path == logs[0]: kept.update({f'{name}-{n}': a for name,a in arrays.items()})
         return [row]
-    table = tabulate(results, 'fig3', [(path, round) for path in logs for round in (0, len(read_log(path)) - 1)], measure, say)
+    ends = [(path, round) for path in logs for round in (0, len(read_log(path)) - 1)]
+    table = tabulate(results, 'fig3', ends, measure, say)
     np.savez_compressed(Path(results)/'fig3.npz', **kept)
     return table
 
 # %% ../../nbs/paper/fig3.ipynb #0bdf0f34
 def show_kept(
-    folder:str|Path, # Holds `fig3.npz`
+    folder:str|Path, # Folder that holds fig3.npz
 )->dict: # Number of labels -> figure
     "Figure 3 from what was kept."
-    kept, classes = np.load(Path(folder)/'fig3.npz'), CLASSES['fashion_mnist']
-    labels = sorted({int(k.split('-')[1]) for k in kept})
-    arrays = {n: {k: torch.from_numpy(kept[f'{k}-{n}']) for k in ('drawn', 'guess', 'x', 'y')} for n in labels}
-    return {n: show_reconstructions(a['drawn']/255, a['guess'], a['x'], a['y'], classes) for n,a in arrays.items()}
+    kept = np.load(Path(folder)/'fig3.npz')
+    def stored(name, n): return torch.from_numpy(kept[f'{name}-{n}'])
+    def figure(n):
+        drawn, guess, x, y = (stored(name, n) for name in ('drawn', 'guess', 'x', 'y'))
+        return show_reconstructions(drawn/255, guess, x, y, CLASSES['fashion_mnist'])
+    labels = sorted({int(name.split('-')[1]) for name in kept})
+    return {n: figure(n) for n in labels}

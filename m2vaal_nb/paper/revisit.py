@@ -24,56 +24,68 @@ from ..experiments import dataset
 
 # %% ../../nbs/paper/revisit.ipynb #2ba9094a
 def rewind(
-    path:str|Path, # A log
-    round:int, # Which of its rounds
+    path:str|Path, # Log of the run
+    round:int, # Number of the round, from 0
     device:str='auto', # 'auto', 'cpu' or 'cuda'
-    data:Dataset|None=None, # Fetched by default
-)->tuple: # `Pool`, `Protocol`, seed and round: the arguments of `train_round`
+    data:Dataset|None=None, # The run's dataset; fetched by default
+)->tuple: # Pool, protocol, seed and round, in the order in which a training takes them
     "What a logged round began with."
     lines = read_log(Path(path))
-    if not 0 <= as_int(round, 'round') < len(lines): raise ValueError(f"{path} has no round {round}: it holds {len(lines)} rounds, from 0.")
-    said, seed = lines[0]['protocol'], lines[0]['seed']
-    p, data, dev = Protocol.from_dict(said), data or dataset(said['dataset']), pick_device(device)
-    pool, _ = start_pool(replace(data, x=data.x.to(dev)), p, seed)
+    if not 0 <= as_int(round, 'round') < len(lines):
+        raise ValueError(f"{path} has no round {round}: it holds {len(lines)} rounds, from 0.")
+    p = Protocol.from_dict(lines[0]['protocol'])
+    seed = lines[0]['seed']
+    data = data or dataset(p.dataset)
+    on_device = replace(data, x=data.x.to(pick_device(device)))
+    pool, _ = start_pool(on_device, p, seed)
     for line in lines[:round]: pool = pool.reveal(line['queried'])
     return pool, p, seed, round
 
 # %% ../../nbs/paper/revisit.ipynb #09bf54d7
 def revisit(
-    path:str|Path, # A log
-    round:int, # Which of its rounds
+    path:str|Path, # Log of the run
+    round:int, # Number of the round, from 0
     device:str='auto', # 'auto', 'cpu' or 'cuda'
-    data:Dataset|None=None, # Fetched by default
-)->tuple: # Nets, learner, `Pool` and `PoolView` as they were when the round's query was made
+    data:Dataset|None=None, # The run's dataset; fetched by default
+)->tuple: # Nets, learner, pool and the view of it, as they were when the round's query was made
     "Train a logged round again."
     pool, p, seed, round = rewind(path, round, device, data)
-    with progress(None, 'training steps', p.warmup_steps + p.steps) as bar: nets, _ = train_round(pool, p, seed, round, lambda *_: bar.update())
+    with progress(None, 'training steps', p.warmup_steps + p.steps) as bar:
+        nets, _ = train_round(pool, p, seed, round, lambda *_: bar.update())
     learner = LEARNERS[p.learner]
-    with one_thread(): view, _ = view_pool(nets, learner, pool, p, query_seed(seed, round))
+    with one_thread():
+        view, _ = view_pool(nets, learner, pool, p, query_seed(seed, round))
     return nets, learner, pool, view
 
 # %% ../../nbs/paper/revisit.ipynb #f718dab4
 def logs_of(
-    results:str|Path, # Holds a folder of logs for each experiment
-    name:str, # Of the experiment
-    method:str, # One of `METHODS`
-)->list: # Of paths, seed by seed
+    results:str|Path, # Folder that holds a folder of logs for each experiment
+    name:str, # Name of the experiment
+    method:str, # Name of the method
+)->list: # Paths, seed by seed
     "A method's logs; `ValueError` when there are none."
-    if logs := sorted((Path(results)/name).glob(f'{method}-*.jsonl')): return logs
-    raise ValueError(f"{Path(results)/name} holds no log of {method}: run {name} first, or name the folder that has it.")
+    folder = Path(results)/name
+    logs = sorted(folder.glob(f'{method}-*.jsonl'))
+    if not logs:
+        raise ValueError(f"{folder} holds no log of {method}: run {name} first, "
+                         "or name the folder that has it.")
+    return logs
 
 # %% ../../nbs/paper/revisit.ipynb #193c6bee
 def tabulate(
-    results:str|Path, # `NAME.csv` goes there
-    name:str, # Of the table
-    trainings:Iterable, # Of (path of a log, round)
-    measure:Callable, # Trains that round again and returns rows, dicts with `n_labelled`
-    say=print, # Is told of every training
-)->Path: # Of the table
+    results:str|Path, # Folder for the table, NAME.csv
+    name:str, # Name of the table
+    trainings:Iterable, # Pairs of a log's path and a round
+    measure:Callable, # Function of path and round that returns rows: dicts that hold `n_labelled`
+    say:Callable=print, # Function that is told of every training
+)->Path: # Path of the table
     "Measure logged trainings, one after another; the table is written once all are."
     rows = []
     for path,round in progress(list(trainings), name):
-        rows += measure(path, round)
-        say(f"{name}: {path.stem}, {rows[-1]['n_labelled']} labels")
-    write_whole(table := Path(results)/f'{name}.csv', pd.DataFrame(rows).to_csv(index=False).encode())
+        found = measure(path, round)
+        say(f"{name}: {path.stem}, {found[-1]['n_labelled']} labels")
+        rows += found
+    table = Path(results)/f'{name}.csv'
+    text = pd.DataFrame(rows).to_csv(index=False)
+    write_whole(table, text.encode())
     return table
