@@ -12,27 +12,34 @@ import pandas as pd
 
 # %% ../../nbs/paper/tuning.ipynb #e605062d
 def validation_accuracy(
-    runs:pd.DataFrame, # Of `read_sweep`
-    factors:tuple=('steps', 'lr', 'weight_decay'), # Fields of the protocol
-)->pd.DataFrame: # %, a row a setting, a column a seed and number of labels
+    runs:pd.DataFrame, # A row a round of each run of a sweep
+    factors:tuple=('steps', 'lr', 'weight_decay'), # Fields of the protocol that the sweep changes
+)->pd.DataFrame: # Percent; a row a setting, a column a seed and number of labels
     "What a sweep is decided by."
-    fields = runs.assign(**{k: runs.protocol.map(lambda p: p[k]) for k in factors})
-    return 100*fields.pivot_table(index=list(factors), columns=['seed', 'n_labelled'], values='val_acc')
+    fields = {k: [p[k] for p in runs.protocol] for k in factors}
+    columns = ['seed', 'n_labelled']
+    wide = runs.assign(**fields).pivot_table('val_acc', index=list(factors), columns=columns)
+    return 100*wide
 
 # %% ../../nbs/paper/tuning.ipynb #b52cd38b
 def plot_tuning(
-    val:pd.DataFrame, # Validation accuracy, %: index (steps, lr, weight_decay), a column a seed and number of labels
-): # The figure
-    "Mean validation accuracy against training steps, a line for each learning rate and weight decay."
-    fig, ax = plt.subplots(figsize=(7, 3.8))
-    lrs = val.index.unique('lr').sort_values()
-    rates = dict(zip(lrs, plt.cm.cividis(np.linspace(0, .9, len(lrs)))))
+    val:pd.DataFrame, # Percent; a row for steps, rate and decay, a column a seed and label count
+): # matplotlib's figure
+    "Mean validation accuracy by training steps, a line for each learning rate and weight decay."
+    fig, ax = plt.subplots(figsize=(8.5, 3.8))
+    rates = val.index.unique('lr').sort_values()
+    shades = plt.cm.cividis(np.linspace(0, .8, len(rates)))
+    colors = dict(zip(rates, shades))
     for (lr, decay), line in val.mean(axis=1).groupby(['lr', 'weight_decay']):
-        ax.plot(line.index.get_level_values('steps'), line, '--' if decay else '-', marker='o', color=rates[lr], label=f'learning rate {lr:g}, decay {decay:g}')
+        x = line.index.get_level_values('steps')
+        label = f'learning rate {lr:g}, decay {decay:g}'
+        ax.plot(x, line, '--' if decay else '-', marker='o', color=colors[lr], label=label)
     steps = val.index.unique('steps')
-    ax.set(xlabel='training steps', ylabel='validation accuracy, %,\nmean over labels and seeds', xscale='log', xticks=steps, xticklabels=steps)
+    ax.set(xlabel='training steps', xscale='log', xticks=steps, xticklabels=steps)
+    ax.set(ylabel='validation accuracy, %,\nmean over labels and seeds')
     ax.minorticks_off()
     ax.grid(alpha=.3)
-    ax.legend(fontsize=8)
-    plt.close(fig)
+    ax.legend(fontsize=8, handlelength=3.5, loc='center left', bbox_to_anchor=(1, .5))
+    fig.tight_layout()
+    plt.close(fig) # or a notebook shows it twice
     return fig
