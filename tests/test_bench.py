@@ -2,8 +2,9 @@
 import json, os, subprocess, sys, time
 import numpy as np, pytest, torch
 from conftest import ROOT
-from m2vaal_nb.scale.benchmark import (Stepper, bench, bench_busy, bench_feeding, bench_lockstep, bench_steps, machine,
-    neighbours, pieces_of_a_round, select_once, steps_per_second, tables)
+from m2vaal_nb.scale.benchmark import (bench, bench_busy, bench_lockstep, neighbours, pieces_of_a_round,
+    select_once, steps_per_second, tables)
+from m2vaal_nb.scale.training_step import Stepper, bench_feeding, bench_steps, gflop, machine
 from m2vaal_nb.losses import LEARNERS
 
 def test_straightforward_and_ours_do_the_same_first_step():
@@ -17,7 +18,7 @@ def test_flops_of_a_step_are_those_counted_by_hand():
     "The classifier: two convolutions, two products; backward twice that, less the gradient of the images."
     conv1, conv2, linear, out = 14*14*16*16, 7*7*32*256, 1568*128, 128*10
     by_hand = 2*64*(3*(conv1 + conv2 + linear + out) - conv1)/1e9
-    assert np.isclose(Stepper(LEARNERS['classifier'], steps=1).gflop(), by_hand, rtol=1e-3)
+    assert np.isclose(gflop(Stepper(LEARNERS['classifier'], steps=1)), by_hand, rtol=1e-3)
 
 def test_pieces():
     steps = bench_steps(repeats=1)
@@ -43,7 +44,8 @@ def test_work_beside_other_programs_is_measured_and_shown():
     assert list(shown.index) == list(found) and list(shown.columns) == ['idle', 'busy', 'ratio']
 
 def test_it_is_part_of_the_benchmark(monkeypatch):
-    parts = ('machine', 'bench_steps', 'bench_feeding', 'bench_scoring', 'bench_selection', 'bench_workers', 'bench_lockstep', 'bench_busy')
+    parts = ('machine', 'bench_steps', 'bench_feeding', 'bench_scoring', 'bench_selection', 'bench_workers', 'bench_lockstep',
+             'bench_busy', 'pieces_of_a_round')
     for name in parts: monkeypatch.setattr(f'm2vaal_nb.scale.benchmark.{name}', lambda *_, name=name, **__: dict(cores=1, name=name))
     found = bench(quick=True, say=lambda s: None)
     assert found['busy']['name'] == 'bench_busy' and found['selection']['name'] == 'bench_selection'
