@@ -236,14 +236,13 @@ WRONG = { # what is wrong: (what is done to the files before, the words, what th
     'JSON that is none': (lambda: spoil('l.json', b'{'), ['photos', '--labels', 'l.json'], 'not an export of Label Studio'),
     'JSON of something else': (lambda: spoil('l.json', b'{"a": 1}'), ['photos', '--labels', 'l.json'], 'not an export of Label Studio'),
     'annotations of another kind': (lambda: spoil('l.json', b'[{"data": {"image": "a"}, "annotations": [{"result": "cat"}]}]'), ['photos', '--labels', 'l.json'], 'not an export of Label Studio'),
-    'no budget': (None, ['photos', '--budget', '0'], 'The budget is 0'),
-    'a budget above the images': (None, ['photos', '--labels', 'labels.csv', '--budget', '22'], 'from 1 to the 21'),
+    'no budget': (None, ['photos', '--budget', '0'], '`budget` is 0'),
     'a budget in words': (None, ['photos', '--budget', 'all'], "'all' is not a whole number"),
     'an unknown method': (None, ['photos', '--method', 'best'], "Unknown method 'best'"),
-    'a size too small': (None, ['photos', '--size', '3'], 'at least 4 pixels'),
-    'no size': (None, ['photos', '--size', '0'], 'at least 4 pixels'),
+    'a size too small': (None, ['photos', '--size', '3'], '`size` is 3'),
+    'no size': (None, ['photos', '--size', '0'], '`size` is 0'),
     'no steps': (None, ['photos', '--steps', '0'], '`steps` is 0'),
-    'a negative seed': (None, ['photos', '--seed', '-1'], 'Seeds must be integers'),
+    'a negative seed': (None, ['photos', '--seed', '-1'], '`seed` is -1'),
     'an unknown device': (None, ['photos', '--device', 'tpu'], 'choose one of auto, cpu, cuda'),
     'a damaged image': (lambda: spoil('photos/29.png', b'\x89PNG\r\n\x1a\n'), ['photos'], '29.png could not be read as an image'),
     'a folder to write to': (None, ['photos', '--out', 'empty'], 'empty is a folder'),
@@ -274,8 +273,14 @@ def test_what_is_wrong_costs_one_sentence(what, photos, capsys, tmp_path):
     assert stop.value.code == 1 and not out and err.count('\n') == 1 and says in err and err.startswith('m2vaal_query: ')
     assert files() == there
 
+def test_a_budget_above_the_images_is_served_with_what_is_left(photos, capsys):
+    query('photos', '--labels', 'labels.csv', '--budget', '22', '--steps', '1')
+    out, err = capsys.readouterr()
+    assert err == 'm2vaal_query: `budget` is 22, more than the 21 left: all are taken.\n'
+    assert 'the 21 images to label next' in out and len(pd.read_csv('next.csv')) == 21
+
 @pytest.mark.parametrize('x,y,says', [
-    (np.zeros((3, 8, 8), np.uint8), None, 'uint8 of shape'), (np.zeros((3, 1, 8, 8)), None, 'must be uint8'), (np.zeros((3, 1, 8, 8), np.uint8), [0, 1], '3 integers'),
+    (np.zeros((3, 8, 8), np.uint8), None, 'must have shape'), (np.zeros((3, 1, 8, 8)), None, 'must be uint8'), (np.zeros((3, 1, 8, 8), np.uint8), [0, 1], '3 integers'),
     (np.zeros((3, 1, 8, 8), np.uint8), [0., 1., -1.], '3 integers'), (np.zeros((3, 1, 8, 8), np.uint8), [0, 1, 2], 'between 0 and 1')])
 def test_arrays_that_are_no_pool(x, y, says):
     with pytest.raises(ValueError, match=says): known_pool(x, y, ('a', 'b'))
