@@ -137,14 +137,13 @@ def checked(
 )->Query: # The same; `ValueError` with the first thing that is wrong
     "A request that can be served, as far as is known before any image is read."
     query.protocol(known)
+    files = query.files if known.left else []
+    if len(set(files)) < len(files):
+        raise ValueError(f"{files[0]} cannot be both, a CSV and Label Studio's: name two files.")
     if query.label_studio is not None and not known.classes:
         raise ValueError("Nothing is labelled yet, so Label Studio needs the names of the classes: "
                          "give all of them (--classes cat,dog).")
-    if not known.left: return query
-    first, *others = query.files
-    if first in others:
-        raise ValueError(f"{first} cannot be both, a CSV and Label Studio's: name two files.")
-    for file in query.files: check_out(file)
+    for file in files: check_out(file)
     return query
 
 # %% ../../nbs/own_images/folder.ipynb #63e636b5
