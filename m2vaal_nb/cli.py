@@ -170,22 +170,23 @@ def dashed(
 @dashed
 def m2vaal_query(
     images:str, # A folder of images; subfolders are searched too
-    labels:str=None, # What is labelled: a CSV with the columns image and label, a JSON export of Label Studio, the word folders for the names of subfolders, or several, comma-separated
+    labels:str=None, # A CSV (image,label), an export of Label Studio, the word folders, or several with commas
     budget:str='20', # How many images to choose
-    method:str='margin', # How to choose them: margin, which trains on the labelled images; m2_vaal_no_adv, which trains on the others too; random, entropy, vaal, ...
-    out:str='next.csv', # The choice, best first where the method ranks, with an empty column label to fill in and give back
-    label_studio:str=None, # The same as tasks for Label Studio (JSON), and its labelling interface beside it (.xml)
-    classes:str=None, # Names of all classes, comma-separated, in double quotes where they hold a comma; by default those of the labels
+    method:str='margin', # margin learns from labelled images, m2_vaal_no_adv from all; or random, entropy, vaal, ...
+    out:str='next.csv', # The choice, best first where the method ranks, with an empty column label to fill in
+    label_studio:str=None, # The same as tasks for Label Studio (JSON), its labelling interface beside it (.xml)
+    classes:str=None, # All classes, with commas, in double quotes where they hold one; by default those of the labels
     size:str=None, # Pixels a side that images are shrunk to; by default as the first image, at most 64
     steps:str=None, # Training steps; by default 200, 400 above 500 labels
     seed:str='0', # A whole number
     url:str='/data/local-files/?d=', # Stands before an image's path in Label Studio's tasks
     device:str='auto', # auto, cpu or cuda
+    skip_bad:bool=False, # Leave out images that cannot be read
 ):
     "Which of your images to label next."
     with one_sentence_errors('m2vaal_query', 'Files are written whole or not at all: give the command again.'):
-        changes = {k: parse_int(v, f'--{k}') for k,v in dict(size=size, steps=steps).items() if v is not None}
+        given = {k: parse_int(v, f'--{k}') for k,v in dict(size=size, steps=steps).items() if v is not None}
         budget, seed = parse_int(budget, '--budget'), parse_int(seed, '--seed')
         from m2vaal_nb.own_images.folder import query_folder
-        query_folder(images, split_names(labels or ''), budget, method, out, label_studio, split_names(classes or ''), url=url, seed=seed, device=device,
-                     say=say, **changes)
+        query_folder(images, split_names(labels or ''), budget, method, out, label_studio, split_names(classes or ''),
+                     url=url, seed=seed, device=device, skip_bad=skip_bad, say=say, **given)
