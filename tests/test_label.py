@@ -3,6 +3,7 @@ import csv, os
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from conftest import ROOT, sh
+from m2vaal_nb.own_images.files import image_paths
 from m2vaal_nb.own_images.labeller import LabelQueue, picture
 
 NAMES, CLASSES = [f'{o}.png' for o in ('a', 'b,c', 'd "e"', 'sub/f', 'ü', '#')], ['cat', 'a dog, or two', 'Käse']
@@ -85,10 +86,13 @@ def test_another_program_is_not_overwritten(folder):
     assert not path.exists()
 
 BAD = { # what the CSV holds: what is said
-    b'': 'must begin with the line image,label', b'a.png,cat\n': 'must begin with', b'image;label\n': 'must begin with',
+    b'': 'no column image', b'a.png,cat\n': 'no column image .columns found: a.png, cat', b'image,labels\n': 'no column label .*: rename labels',
+    b'image,label,label\na.png,cat,\n': 'labels.csv has two columns label', b'image,label\na.png,cat\n./a.png,\n': 'lines 2 and 3: remove one',
+    'image,label\na.png,Käse\n'.encode('cp1252'): 'labels.csv is not a CSV in UTF-8: save it as one', b'PK\x03\x04': 'is not a CSV in UTF-8',
+    b'image,label\nA.PNG,cat\n': 'labels.csv: The folder has no image A.PNG: did you mean a.png', b'image,label\na.png,1.0\n': "the label '1.0'",
     'image,label\nü.png,Käse\n'.encode('cp1252'): 'is not a CSV in UTF-8', b'image,label\na.png,cat\na.png,\n': 'lines 2 and 3: remove one',
     b'image,label\na.png,cat,1\n': 'Line 2 of labels.csv', b'image,label\n"a.png,cat\n': 'Line 2 of labels.csv is not CSV',
-    b'image,label\nz.png,cat\n': 'no image z.png', b'image,label\n./a.png,cat\n': 'no image ./a.png', b'image,label\na.png,Cat\n': "the label 'Cat'"}
+    b'image,label\nz.png,cat\n': 'no image z.png', b'image,label\nold/a.png,cat\nsub/f.png,\n': 'no image old/a.png', b'image,label\na.png,Cat\n': "the label 'Cat': .* Did you mean cat"}
 
 @pytest.mark.parametrize('raw,said', BAD.items(), ids=[o.decode('latin1') for o in BAD])
 def test_bad_csv_is_refused_and_kept(folder, raw, said):
@@ -97,7 +101,46 @@ def test_bad_csv_is_refused_and_kept(folder, raw, said):
     with pytest.raises(ValueError, match=said): LabelQueue(folder, path, CLASSES)
     assert path.read_bytes() == raw
 
-@pytest.mark.parametrize('classes,todo', [(CLASSES, ['z.png']), (CLASSES, ['a.png', 'a.png']), (CLASSES, 'none.csv'), ('cat', None), ([], None), (['cat', 'cat'], None), (['cat\n'], None)])
+KEPT = { # a table that others wrote: (its bytes, the same with a.png labelled as Käse)
+    'as we write it': ('image,label\n', 'image,label\na.png,Käse\n'),
+    'with a row for it': ('image,label\na.png,\nsub/f.png,cat\n', 'image,label\na.png,Käse\nsub/f.png,cat\n'),
+    'with capitals': ('Image,Label\r\n', 'Image,Label\r\na.png,Käse\r\n'),
+    'with blanks': ('image, label\nsub/f.png, cat\n', 'image, label\nsub/f.png, cat\na.png,Käse\n'),
+    'with semicolons': ('image;label\r\nsub/f.png;cat\r\n', 'image;label\r\nsub/f.png;cat\r\na.png;Käse\r\n'),
+    'with a line for Excel': ('sep=;\r\nimage;label\r\na.png;\r\n', 'sep=;\r\nimage;label\r\na.png;Käse\r\n'),
+    'with tabs': ('image\tlabel\na.png\t\n', 'image\tlabel\na.png\tKäse\n'),
+    'with the label first': ('label,image\n,a.png\n', 'label,image\nKäse,a.png\n'),
+    'with other columns': ('image,label,remark\na.png,,"old, blurred"\nsub/f.png,,\n', 'image,label,remark\na.png,Käse,"old, blurred"\nsub/f.png,,\n'),
+    'with other columns and no row for it': ('id,image,label\n1,sub/f.png,cat', 'id,image,label\n1,sub/f.png,cat\n,a.png,Käse'),
+    'with a short row': ('image,remark,label\na.png\n', 'image,remark,label\na.png,,Käse\n'),
+    'with the folder before': ('image,label\nimages/a.png,\nimages/sub/f.png,cat\n', 'image,label\nimages/a.png,Käse\nimages/sub/f.png,cat\n'),
+    'with backslashes': ('image,label\n.\\a.png,\nsub\\f.png,cat\n', 'image,label\n.\\a.png,Käse\nsub\\f.png,cat\n'),
+    'with a label of another form': ('image,label\nsub/f.png,Ka\u0308se\n', 'image,label\nsub/f.png,Ka\u0308se\na.png,Käse\n'),
+    'with an image of another form': ('image,label\nu\u0308.png,cat \n', 'image,label\nu\u0308.png,cat \na.png,Käse\n')}
+
+@pytest.mark.parametrize('code', ['utf-8', 'utf-8-sig', 'utf-16'])
+@pytest.mark.parametrize('what', KEPT)
+def test_a_table_of_others_is_kept(folder, what, code):
+    "Whatever it looks like, one label is added and can be taken back; `m2vaal_query` reads it as well."
+    from m2vaal_nb.own_images.labels import csv_labels
+    path, (before, after) = folder.parent/'labels.csv', KEPT[what]
+    path.write_bytes(before.encode(code))
+    queue = LabelQueue(folder, path, CLASSES, ['a.png', 'd "e".png'])
+    queue.label('Käse')
+    assert path.read_bytes() == after.encode(code)
+    assert csv_labels(path, image_paths(folder), [].append)['a.png'] == 'Käse'
+    assert LabelQueue(folder, path, CLASSES).file.label_of('a.png') == 'Käse'
+    queue.undo()
+    assert path.read_bytes() == before.encode(code) and queue.current == 'a.png'
+
+def test_what_is_to_be_labelled_may_come_from_a_spreadsheet(folder):
+    "Names of another form, a separator, columns in capitals: the same queue and the same hints."
+    todo = folder.parent/'next.csv'
+    todo.write_bytes('Image;Predicted\r\nu\u0308.png;Ka\u0308se \r\nsub\\f.png;\r\n'.encode('utf-16'))
+    queue = LabelQueue(folder, folder.parent/'labels.csv', CLASSES, todo)
+    assert queue.hints == {'ü.png': 'Käse', 'sub/f.png': ''} and queue.queue == ['ü.png', 'sub/f.png']
+
+@pytest.mark.parametrize('classes,todo', [(CLASSES, ['z.png']), (CLASSES, ['a.png', 'a.png']), (CLASSES, 'none.csv'), ('cat', None), ([], None), (['cat', 'cat'], None), (['cat\n', 'cat'], None), (['Käse', 'Ka\u0308se'], None), ([1, 2], None), (CLASSES, ['a.png', './a.png'])])
 def test_a_bad_request_writes_nothing(folder, classes, todo):
     with pytest.raises(ValueError): LabelQueue(folder, folder.parent/'labels.csv', classes, todo)
     assert [o.name for o in folder.parent.iterdir()] == ['images']

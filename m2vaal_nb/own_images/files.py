@@ -21,24 +21,26 @@ def check_utf8(
     "`ValueError` that lists the names that are not UTF-8."
     bad = [os.fsencode(p) for p in paths if re.search('[\ud800-\udfff]', p)]
     if not bad: return
-    shown = [name.decode(errors='backslashreplace') for name in bad[:10]]
+    shown = ', '.join(name.decode(errors='backslashreplace') for name in bad[:10])
     more = ' …' if bad[10:] else ''
-    raise ValueError(f"{len(bad)} images have names that are not UTF-8: {', '.join(shown)}{more}. Rename them.")
+    raise ValueError(f"{len(bad)} images have names that are not UTF-8: {shown}{more}. Rename them.")
 
 # %% ../../nbs/own_images/files.ipynb #eadf4c63
 KINDS = ('.png', '.jpg', '.jpeg', '.gif', '.webp', '.bmp', '.tif', '.tiff')
 
 def image_paths(
     folder:str|Path, # Is searched with all its subfolders
+    kinds:tuple=KINDS, # How their names end, in lower case
 )->list: # Of paths relative to the folder, with slashes, sorted
     "The images of a folder."
     folder = Path(folder)
     if not folder.is_dir(): raise ValueError(f"There is no folder {folder}.")
-    files = [p for p in folder.rglob('*') if p.suffix.lower() in KINDS and p.is_file()]
+    files = [p for p in folder.rglob('*') if p.suffix.lower() in kinds and p.is_file()]
     paths = sorted(p.relative_to(folder).as_posix() for p in files)
     found = [p for p in paths if not re.search(r'(^|/)\.', p)]
     if not found:
-        raise ValueError(f"{folder} holds no images: looked for {', '.join(KINDS)}, in its subfolders too.")
+        raise ValueError(f"{folder} holds no images: looked for {', '.join(kinds)}, "
+                         "in its subfolders too.")
     check_utf8(found)
     return found
 
@@ -70,7 +72,7 @@ def likely_encoding(raw:bytes)->str:
 # %% ../../nbs/own_images/files.ipynb #b4ee8aad
 def read_text(
     path:str|Path, # A table as text
-)->Text: # Named as `path`; `ValueError` when it is no text
+)->Text: # Named as its path; an error when it is no text
     "The lines of a file."
     raw = Path(path).read_bytes()
     encoding = likely_encoding(raw)
@@ -109,7 +111,7 @@ class Header:
 
 def header_of(
     line:str, # The first of a table
-    separator:str, # One of `SEPARATORS`
+    separator:str, # Comma, semicolon, tab or bar
     place:int=1, # Of the line in the file
 )->Header:
     "The columns that a line names."
@@ -133,7 +135,7 @@ def check_columns(
         if wanted not in columns:
             raise ValueError(f"{name} has no column {wanted} (columns found: {found}): {remedy}.")
         if unnumbered.count(wanted) > 1:
-            raise ValueError(f"{name} has two columns {wanted} (columns found: {found}): leave one of them.")
+            raise ValueError(f"{name} has two columns {wanted} (columns found: {found}): leave one.")
 
 # %% ../../nbs/own_images/files.ipynb #80bc207f
 def csv_header(
@@ -167,7 +169,8 @@ def check_row(
     if any(map(normal_name, row.cells[len(header.columns):])):
         raise ValueError(f"Line {row.line} of {name} has more values than there are columns: "
                          f"one that holds a {SEPARATORS[header.separator]} needs quotes.")
-    if not normal_name(row.values['image']): raise ValueError(f"Line {row.line} of {name} names no image.")
+    if not normal_name(row.values['image']):
+        raise ValueError(f"Line {row.line} of {name} names no image.")
 
 # %% ../../nbs/own_images/files.ipynb #41d8f98a
 def check_once(
@@ -233,5 +236,6 @@ def as_classes(
     is_named = all(isinstance(c, str) and normal_name(c) for c in names)
     normal = tuple(map(normal_name, names)) if is_named else ()
     if isinstance(classes, str) or not is_named or len(set(normal)) < len(normal):
-        raise ValueError(f"Classes must be a list of different names, such as ['coat', 'sneaker']: {classes!r} was given.")
+        raise ValueError("Classes must be a list of different names, such as ['coat', 'sneaker']: "
+                         f"{classes!r} was given.")
     return normal
