@@ -1,14 +1,17 @@
 "m2vaal_query: what a labeller gives and gets, and what is wrong with it said in one sentence."
-import json, os, sys
+import json, os, re, sys
 from xml.etree import ElementTree
-import numpy as np, pandas as pd, pytest
+import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from m2vaal_nb.cli import m2vaal_query
 from m2vaal_nb.data import load_dataset
-from m2vaal_nb.experiments import METHODS
+from m2vaal_nb.experiments import METHODS, protocol_for
 from m2vaal_nb.own_images.files import image_paths
 from m2vaal_nb.interop.label_studio import label_studio_config, label_studio_labels, label_studio_tasks
-from m2vaal_nb.own_images.query import known_pool, next_images
+from m2vaal_nb.losses import LEARNERS
+from m2vaal_nb.loop import Protocol, train_round, view_pool
+from m2vaal_nb.own_images.advice import advice, cross_validate
+from m2vaal_nb.own_images.query import known_pool, next_images, trained, view_blocks
 from m2vaal_nb.samplers import SAMPLERS, SCORES
 
 CLASSES, HEADER = ['cat', 'dog', 'hen & co'], 'image,label,predicted,probability,score\n'
@@ -33,8 +36,9 @@ def query(*args):
 def test_a_query_and_its_labels_given_back(photos, capsys):
     query('photos', '--labels', 'labels.csv', '--budget', '5', '--steps', '2', '--label-studio', 'tasks.json')
     out, err = capsys.readouterr()
-    assert not err and out.splitlines()[0] == '30 images, 9 of them labelled, 3 classes; seen in grey, at 8 × 8 pixels.'
-    assert 'next.csv: the 5 images to label next, best first.' in out and 'on the 9 labels at hand' in out and 'more labels help' in out
+    assert not err and out.splitlines()[0] == '30 images, 9 of them labelled; seen in grey, at 8 × 8 pixels, as they are.'
+    assert 'next.csv: the 5 images to label next, best first.' in out and 'on the 9 labels at hand' in out
+    assert 'Always naming cat would be right for 33%.' in out and re.search(r'By class: cat \d of 3, dog \d of 3, hen & co \d of 3.', out)
     first = pd.read_csv('next.csv')
     assert list(first) == ['image', 'label', 'predicted', 'probability', 'score'] and first.score.is_monotonic_decreasing
     assert set(first.image) <= set(photos[9:]) and set(first.predicted) <= set(CLASSES) and first.probability.between(1/3, 1).all() and first.label.isna().all()
@@ -45,6 +49,131 @@ def test_a_query_and_its_labels_given_back(photos, capsys):
     query('photos', '--labels', 'labels.csv,next.csv,export.json', '--budget', '18', '--steps', '2', '--out', 'then.csv')
     assert capsys.readouterr().out.startswith('30 images, 12 of them labelled')
     assert set(pd.read_csv('then.csv').image) == set(photos[9:]) - set(first.image[:3])
+
+@pytest.mark.parametrize('budget', ['22', '30', str(10**30)])
+def test_a_budget_above_what_is_left_takes_what_is_left(photos, capsys, budget):
+    query('photos', '--labels', 'labels.csv', '--budget', budget, '--steps', '1')
+    out, err = capsys.readouterr()
+    assert f'{budget} images were asked for, and 21 have no label: these are all of them.' in out and 'the 21 images to label next' in out and not err
+    assert set(pd.read_csv('next.csv').image) == set(photos[9:])
+
+def test_next_images_warns_of_a_budget_above_what_is_left():
+    pool = known_pool(np.random.default_rng(0).integers(256, size=(9, 1, 8, 8)).astype(np.uint8), [0, 1, 0, 1, *[-1]*5], 'ab')
+    for budget in 5, np.int64(5): assert len(next_images(pool, budget, steps=1)) == 5
+    with pytest.warns(UserWarning, match='The budget is 6, more than the 5 left'): assert len(next_images(pool, 6, steps=1)) == 5
+    for budget in 0, -1, 1.5, '3', True, None:
+        with pytest.raises(ValueError, match='budget'): next_images(pool, budget, steps=1)
+
+def spoil_some(photos):
+    "Three bad files, two of them labelled, and two that Pillow may not read; their names."
+    spoil('photos/00 #.png', b'')
+    spoil('photos/05 #.png', b'<html>login</html>')
+    spoil('photos/new ones/25 #.png', open('photos/07 #.png', 'rb').read()[:60])
+    spoil('photos/1.HEIC', b'\0\0\0\x18ftypheic')
+    spoil('photos/new ones/2.avif', b'\0\0\0\x18ftypavif')
+    return ['00 #.png', '05 #.png', '1.HEIC', 'new ones/2.avif', 'new ones/25 #.png']
+
+def test_bad_files_are_left_out_when_asked_for(photos, capsys):
+    bad = spoil_some(photos)
+    query('photos', '--labels', 'labels.csv', '--budget', '99', '--steps', '1', '--skip-bad')
+    out, err = capsys.readouterr()
+    assert not err and out.startswith('27 images, 7 of them labelled; seen in grey')
+    assert '5 of 32 images could not be read: 00 #.png (empty), 05 #.png (HTML or XML), 1.HEIC (HEIC, for which there is no reader), new ones/2.avif (' in out
+    assert '2 of the labels are of images that are left out.' in out and 'on the 7 labels at hand' in out
+    assert set(pd.read_csv('next.csv').image) == set(photos[9:]) - set(bad)
+
+def test_bad_files_change_nothing_for_the_others(photos, capsys):
+    query('photos', '--labels', 'labels.csv', '--steps', '2', '--out', 'a.csv')
+    for i in range(3): spoil(f'photos/{i}.jpg', b'')
+    query('photos', '--labels', 'labels.csv', '--steps', '2', '--out', 'b.csv', '--skip-bad')
+    assert open('a.csv').read() == open('b.csv').read()
+
+def test_all_that_are_left_are_bad(photos, capsys):
+    for name in photos[9:]: spoil(f'photos/{name}', b'')
+    query('photos', '--labels', 'labels.csv', '--steps', '1', '--skip-bad')
+    assert 'All images are labelled: there is nothing to choose.' in capsys.readouterr().out and not os.path.exists('next.csv')
+
+def test_pictures_of_any_depth_in_one_folder(photos, capsys):
+    "What is done to them is said, and a picture keeps its place among the others."
+    ramp = np.arange(64).reshape(8, 8)
+    Image.fromarray((64*ramp).astype(np.uint16)).save('photos/z1.png')
+    Image.fromarray((ramp/64).astype(np.float32)).save('photos/z2.tif')
+    Image.fromarray((4*ramp).astype(np.uint8)).save('photos/z3.gif', save_all=True, append_images=[Image.new('L', (8, 8))]*2)
+    query('photos', '--labels', 'labels.csv', '--budget', '5', '--steps', '1')
+    out = capsys.readouterr().out
+    for says in ('Where pixels are 16 bits, 0 is black and 4,095 is white.', 'Where pixels are fractions, 0 is black and 1 is white.',
+                 '1 of 33 images hold several pictures: the first is taken (z3.gif).'): assert says in out
+
+@pytest.mark.parametrize('method', METHODS)
+def test_one_training_is_that_of_the_loop(method):
+    "A query trains the nets of the loop, and a look in blocks sees what a look at all sees."
+    fashion = load_dataset()
+    pool = known_pool(fashion.x[:60], np.where(np.arange(60) < 12, fashion.y[:60], -1), fashion.classes)
+    p = protocol_for(Protocol(steps=2), method)
+    nets, same = trained(pool, p), train_round(pool, p, 0, 0)[0]
+    for a,b in zip(nets.state_dict().values(), same.state_dict().values()): assert torch.equal(a, b)
+    small, whole = view_blocks(nets, pool, p, 3, block=7), view_pool(nets, LEARNERS[p.learner], pool, p, 3)[0]
+    for k,v in vars(whole).items():
+        if isinstance(v, torch.Tensor): assert torch.allclose(getattr(small, k), v, atol=1e-4)
+        else: assert np.array_equal(getattr(small, k), v)
+    assert len(next_images(pool, 3, method, steps=2)) == 3
+
+@pytest.mark.parametrize('block', [1, 47, 48, 49, 4096])
+def test_blocks_of_any_size_see_the_same(block):
+    fashion = load_dataset()
+    pool = known_pool(fashion.x[:60], np.where(np.arange(60) < 12, fashion.y[:60], -1), fashion.classes)
+    p = protocol_for(Protocol(steps=1), 'margin')
+    nets = trained(pool, p)
+    found = view_blocks(nets, pool, p, block=block)
+    assert (found.ids == pool.unlabelled).all() and torch.allclose(found.p_N_C, view_blocks(nets, pool, p).p_N_C, atol=1e-5)
+
+# --- advice ---
+def answers(counts, labels=('cat', 'dog')):
+    "So many labels right from neither, from all, from half, from both; classes in turn."
+    rows = [row for row,n in zip(((0, 0), (0, 1), (1, 0), (1, 1)), counts) for _ in range(n)]
+    return pd.DataFrame(rows, columns=['half', 'all'], dtype=bool).assign(label=np.resize(list(labels), len(rows)))
+
+ADVICE = { # what is known: (the labels, what is said of more labels, and what else)
+    'they help': (answers((10, 50, 10, 30)), 'More labels help', 'changed it by +40 points'),
+    'they do not': (answers((100, 5, 5, 890)), 'More labels have stopped helping', 'Accuracy 90%'),
+    'few that agree': (answers((0, 0, 0, 12)), 'It is too early to say', 'By class: cat 6 of 6, dog 6 of 6.'),
+    'few that do not': (answers((3, 6, 3, 24)), 'It is too early to say', 'changed it by +8 points'),
+    'no class is known': (answers((0, 0, 0, 200)).drop(columns='label'), 'cannot tell', 'their classes are not known'),
+    'one class': (answers((0, 0, 0, 200), ['cat']), 'cannot tell', 'all are of cat'),
+    'one class, some wrong': (answers((9, 3, 2, 200), ['cat']), 'cannot tell', 'all are of cat'),
+    'a class of one': (answers((0, 0, 0, 200), ['cat', 'dog']*99 + ['cat', 'hen']), 'cannot tell', 'only one of hen'),
+    'two classes of one': (answers((0, 0, 0, 200), ['cat', 'dog']*99 + ['cow', 'hen']), 'cannot tell', 'only one of cow, hen'),
+    'no better than the largest class': (answers((20, 0, 0, 180), ['cat']*9 + ['dog']), 'cannot tell', 'not clearly better than always naming cat'),
+    'worse than the largest class': (answers((50, 0, 0, 150), ['cat']*9 + ['dog']), 'cannot tell', 'Always naming cat would be right for 90%'),
+    'hardly better than the largest class': (answers((19, 0, 0, 181), ['cat']*9 + ['dog']), 'cannot tell', 'not clearly better'),
+    'better than the largest class': (answers((0, 0, 0, 200), ['cat']*9 + ['dog']), 'More labels have stopped helping', 'would be right for 90%'),
+}
+
+@pytest.mark.parametrize('what', ADVICE)
+def test_advice(what):
+    found, says, too = ADVICE[what]
+    told = advice(found)
+    assert says in told.splitlines()[-1] and too in told
+    assert ('cannot tell' in told) == (says == 'cannot tell')
+
+def test_a_class_without_labels_is_named():
+    told = advice(answers((0, 0, 0, 200)), classes=('cat', 'cow', 'dog'))
+    assert told.endswith('These labels cannot tell whether more would help: there is none of cow.')
+    assert advice(answers((0, 0, 0, 200)), classes=('cat', 'dog')).splitlines()[-1].startswith('More labels have stopped')
+
+def test_one_class_of_two(photos, capsys):
+    pd.DataFrame(dict(image=photos[:8], label='cat')).to_csv('one.csv', index=False)
+    query('photos', '--labels', 'one.csv', '--classes', 'cat,dog', '--steps', '1')
+    out = capsys.readouterr().out
+    assert 'No label yet for dog.' in out and out.endswith('cannot tell whether more would help: there is none of dog.\n')
+
+def test_cross_validation_says_what_was_predicted():
+    fashion = load_dataset()
+    pool = known_pool(fashion.x[:60], np.where(np.arange(60) < 30, fashion.y[:60], -1), fashion.classes)
+    found = cross_validate(pool, 'random', steps=5, seed=2**32 + 5)
+    assert list(found) == ['label', 'predicted', 'half', 'all'] and found.label.tolist() == [fashion.classes[y] for y in pool.y]
+    assert (found['all'] == (found.label == found.predicted)).all() and found.half.dtype == found['all'].dtype == bool
+    assert set(found.predicted) <= set(fashion.classes)
 
 def test_nothing_labelled(photos, capsys):
     query('photos', '--budget', '4', '--label-studio', 'tasks.json', '--classes', ','.join(CLASSES))
@@ -93,7 +222,7 @@ def test_everything_labelled(photos, capsys):
     pd.DataFrame(dict(image=photos, label=[CLASSES[i % 3] for i in range(30)])).to_csv('all.csv', index=False)
     for words in [], ['--label-studio', 'tasks.json', '--out', 'labels.csv']:
         there = os.listdir()
-        query('photos', '--labels', 'all.csv', '--steps', '1', *words)
+        query('photos', '--labels', 'all.csv', '--steps', '40', *words)
         out = capsys.readouterr().out
         assert 'there is nothing to choose' in out and 'on the 30 labels at hand' in out and 'from 67% of them instead of 33%' in out and os.listdir() == there
 
@@ -129,7 +258,7 @@ def test_folders_are_classes(photos, capsys, tmp_path):
     for c in CLASSES[:2]: (tmp_path/'photos'/c).mkdir()
     for i,name in enumerate(photos[:8]): (tmp_path/'photos'/name).rename(tmp_path/'photos'/CLASSES[i % 2]/name)
     query('photos', '--labels', 'folders', '--classes', 'cat,dog', '--budget', '2', '--steps', '1')
-    assert '30 images, 8 of them labelled, 2 classes' in capsys.readouterr().out
+    assert '30 images, 8 of them labelled; ' in (out := capsys.readouterr().out) and '8 labelled, 2 classes: cat 4, dog 4.' in out
 
 def test_colour_other_sizes_and_hidden_files(photos, capsys, tmp_path):
     Image.new('RGBA', (9, 30)).save('photos/zz.png')
@@ -137,7 +266,9 @@ def test_colour_other_sizes_and_hidden_files(photos, capsys, tmp_path):
     Image.new('RGB', (12, 12)).save('photos/50.JPG')
     for junk in '.hidden.png', '._zz.png': (tmp_path/'photos'/junk).write_bytes(b'junk')
     query('photos', '--labels', 'labels.csv', '--budget', '24', '--steps', '1', '--size', '10')
-    assert '33 images, 9 of them labelled, 3 classes; seen in colour, at 10 × 10 pixels' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert '33 images, 9 of them labelled; seen in colour, at 10 × 10 pixels, the shorter side resized, then cut to the square in the middle.' in out
+    assert '1 of 33 images may be transparent' in out and '3 of 33 images are of one colour, or nearly (50.JPG, zz.gif, zz.png).' in out
 
 def test_label_studio_serves_the_names_it_was_given(photos):
     from urllib.parse import parse_qs, urlsplit
@@ -191,7 +322,8 @@ def test_real_images_from_an_empty_folder(tmp_path, monkeypatch, capsys):
     assert len(set(first.image)) == 20 and not set(first.image) & set(list(truth)[:30])
     first.assign(label=first.image.map(truth)).to_csv('next.csv', index=False)
     query('images', '--labels', 'labels.csv,next.csv', '--size', '8', '--steps', '10', '--out', 'then.csv')
-    assert '300 images, 50 of them labelled, 10 classes' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert '300 images, 50 of them labelled; seen in grey, at 8 × 8 pixels, the shorter side shrunk.' in out and '50 labelled, 10 classes: ' in out
     assert not set(pd.read_csv('then.csv').image) & set(first.image)
 
 def test_a_pool_in_a_file_is_not_read_whole(tmp_path, monkeypatch):
@@ -237,6 +369,29 @@ WRONG = { # what is wrong: (what is done to the files before, the words, what th
     'JSON of something else': (lambda: spoil('l.json', b'{"a": 1}'), ['photos', '--labels', 'l.json'], 'not an export of Label Studio'),
     'annotations of another kind': (lambda: spoil('l.json', b'[{"data": {"image": "a"}, "annotations": [{"result": "cat"}]}]'), ['photos', '--labels', 'l.json'], 'not an export of Label Studio'),
     'no budget': (None, ['photos', '--budget', '0'], '`budget` is 0'),
+    'a negative budget': (None, ['photos', '--budget=-3'], '`budget` is -3'),
+    'half a budget': (None, ['photos', '--budget', '1.5'], "'1.5' is not a whole number"),
+    'a budget without end': (None, ['photos', '--budget', 'inf'], "'inf' is not a whole number"),
+    'an empty budget': (None, ['photos', '--budget', ''], "'' is not a whole number"),
+    'a size in words': (None, ['photos', '--size', 'large'], "'large' is not a whole number"),
+    'a negative size': (None, ['photos', '--size=-8'], '`size` is -8'),
+    'steps in words': (None, ['photos', '--steps', 'many'], "'many' is not a whole number"),
+    'an empty image': (lambda: spoil('photos/a.png', b''), ['photos'], 'a.png (empty); remove them, or leave them out with --skip-bad'),
+    'a page instead of an image': (lambda: spoil('photos/a.jpg', b'<!doctype html>'), ['photos'], 'a.jpg (HTML or XML); remove them'),
+    'half an image': (lambda: Image.new('RGB', (99, 99)).save('photos/a.bmp') or spoil('photos/a.bmp', open('photos/a.bmp', 'rb').read()[:5000]), ['photos'], 'a.bmp (damaged); remove them'),
+    'a placeholder of Git LFS': (lambda: spoil('photos/a.png', b'version https://git-lfs.github.com/spec/v1\n'), ['photos'], 'a.png (a placeholder of Git LFS)'),
+    'a TIFF of another kind': (lambda: spoil('photos/a.tif', b'II*\0\x08\0\0\0\0\0\0\0\0\0'), ['photos'], 'a.tif (a TIFF of a kind for which there is no reader)'),
+    'HEIC': (lambda: spoil('photos/a.heic', b'\0\0\0\x18ftypheic'), ['photos'], 'a.heic (HEIC, for which there is no reader)'),
+    'HEIC in capitals': (lambda: spoil('photos/A.HEIF', b'\0\0\0\x18ftypmif1'), ['photos'], 'A.HEIF (HEIC, for which there is no reader)'),
+    'HEIC called JPEG': (lambda: spoil('photos/a.jpg', b'\0\0\0\x18ftypheic'), ['photos'], 'a.jpg (HEIC, for which there is no reader)'),
+    'nothing but HEIC': (lambda: spoil('empty/a.heic', b'\0\0\0\x18ftypheic'), ['empty'], '1 of 1 images could not be read'),
+    'nothing but HEIC, left out': (lambda: spoil('empty/a.heic', b'\0\0\0\x18ftypheic'), ['empty', '--skip-bad'], 'none is left'),
+    'nothing but halves, left out': (lambda: Image.new('RGB', (99, 99)).save('empty/a.bmp') or spoil('empty/a.bmp', open('empty/a.bmp', 'rb').read()[:5000]), ['empty', '--skip-bad'], 'a.bmp (damaged); none is left'),
+    'HEIC that is hidden': (lambda: spoil('empty/.a.heic', b''), ['empty'], 'holds no images'),
+    'several bad images': (lambda: spoil_some(None), ['photos', '--labels', 'labels.csv'], '5 of 32 images could not be read: 00 #.png (empty), 05 #.png (HTML or XML), 1.HEIC'),
+    'an empty file to be overwritten': (lambda: spoil('l.csv', b''), ['photos', '--out', 'l.csv'], 'l.csv would be lost'),
+    'a CSV without labels to be overwritten': (lambda: spoil('l.csv', b'image,label\n00 #.png,\n'), ['photos', '--out', 'l.csv'], 'l.csv would be lost'),
+    'another interface to be overwritten': (lambda: spoil('l.xml', b'<View/>'), ['photos', '--classes', 'cat,dog', '--label-studio', 'l.json'], 'l.xml would be lost'),
     'a budget in words': (None, ['photos', '--budget', 'all'], "'all' is not a whole number"),
     'an unknown method': (None, ['photos', '--method', 'best'], "Unknown method 'best'"),
     'a size too small': (None, ['photos', '--size', '3'], '`size` is 3'),
@@ -244,7 +399,7 @@ WRONG = { # what is wrong: (what is done to the files before, the words, what th
     'no steps': (None, ['photos', '--steps', '0'], '`steps` is 0'),
     'a negative seed': (None, ['photos', '--seed', '-1'], '`seed` is -1'),
     'an unknown device': (None, ['photos', '--device', 'tpu'], 'choose one of auto, cpu, cuda'),
-    'a damaged image': (lambda: spoil('photos/29.png', b'\x89PNG\r\n\x1a\n'), ['photos'], '29.png could not be read as an image'),
+    'a damaged image': (lambda: spoil('photos/29.png', b'\x89PNG\r\n\x1a\n'), ['photos'], '1 of 31 images could not be read: 29.png (no image); remove them'),
     'a folder to write to': (None, ['photos', '--out', 'empty'], 'empty is a folder'),
     'a folder that cannot be': (None, ['photos', '--out', 'labels.csv/x.csv'], 'Cannot write to labels.csv'),
     'labels to be overwritten': (None, ['photos', '--labels', 'labels.csv', '--out', 'labels.csv'], 'labels.csv would be lost'),

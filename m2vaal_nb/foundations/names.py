@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UNSEEN', 'JOINERS', 'UPLOADED', 'normal_name', 'reread', 'loose_name', 'like_name', 'did_you_mean', 'readings',
            'stored_names', 'normal_path', 'endings', 'one_place', 'near_image', 'no_image', 'is_rooted', 'no_matches',
-           'match_paths']
+           'all_endings', 'match_paths']
 
 # %% ../../nbs/foundations/names.ipynb #dff26bd3
 import posixpath, re, unicodedata
@@ -161,22 +161,30 @@ def no_matches(
     if shared or not whole: return []
     return [r for r in found if r not in whole and not is_rooted(r)]
 
+# %% ../../nbs/foundations/names.ipynb #955c74c0
+def all_endings(
+    references:list, # Paths or addresses of images
+    paths:list, # Images of the folder
+)->dict: # Reference -> what it ends in, see above
+    "What each reference ends in."
+    at, stored = defaultdict(list), defaultdict(list)
+    for path in paths: at[normal_path(path)].append(path)
+    if any('upload' in r for r in references):
+        for path in paths:
+            for name in stored_names(path): stored[name].append(path)
+    return {r: endings(r, at, stored) for r in references}
+
 # %% ../../nbs/foundations/names.ipynb #cffbd24b
 def match_paths(
     references, # Paths or addresses of images, as somebody else wrote them
     paths, # Images of the folder, relative to it and with slashes
 )->dict: # Reference -> path; an error when one has none or more than one
     "Which images of a folder are meant, by what follows any prefix."
-    references = list(references)
-    if not references: return {}
-    at, stored = defaultdict(list), defaultdict(list)
-    for path in paths: at[normal_path(path)].append(path)
-    if any('upload' in r for r in references):
-        for path in paths:
-            for name in stored_names(path): stored[name].append(path)
-    found = {r: endings(r, at, stored) for r in references}
+    references, paths = list(references), list(paths)
+    if {*references} <= {*paths}: return {r: r for r in references}
+    found = all_endings(references, paths)
     shared = set.intersection(*map(set, found.values()))
-    if missing := no_matches(found, shared): raise ValueError(no_image(missing, list(paths)))
+    if missing := no_matches(found, shared): raise ValueError(no_image(missing, paths))
     places = {r: one_place(r, ends, shared) for r,ends in found.items()}
     first = {}
     for r,(before,path) in places.items():
