@@ -159,7 +159,10 @@ def checked_latents(z_U_D, z_L_D, y_L, n_classes)->tuple: # (U, D) and (L, D) te
 
 def clusters(z_U_D, y_U, z_L_D, y_L, n_classes, rank_U)->list:
     "A `Cluster` for each class: predicted for unlabelled rows, true for the anchors."
-    return [Cluster(z_U_D, np.flatnonzero(y_U == c).astype(np.int32), rank_U, z_L_D[torch.from_numpy(y_L == c)]) for c in range(n_classes)]
+    def cluster(c):
+        rows = np.flatnonzero(y_U == c).astype(np.int32)
+        return Cluster(z_U_D, rows, rank_U, z_L_D[torch.from_numpy(y_L == c)])
+    return [cluster(c) for c in range(n_classes)]
 
 # %% ../nbs/03_samplers.ipynb #cdc5e08e
 @one_thread()
@@ -179,8 +182,12 @@ def class_anchors_rows(
     budget, seed = as_budget(budget, len(z_U_D)), as_int(seed, 'seed', low=0)
     order = np.random.default_rng(seed).permutation(n_classes)
     share = shares(np.bincount(y_U, minlength=n_classes), budget, order)
-    cs = clusters(z_U_D, y_U, z_L_D, y_L, n_classes, tie_ranks(len(z_U_D), seed).astype(np.int32))
-    return np.array([cs[c].take(best_place(cs[c], cs[c].sums)) for c in order for _ in range(share[c])])
+    rank = tie_ranks(len(z_U_D), seed).astype(np.int32)
+    cs, picks = clusters(z_U_D, y_U, z_L_D, y_L, n_classes, rank), []
+    for c in order:
+        for _ in range(share[c]):
+            picks.append(cs[c].take(best_place(cs[c], cs[c].sums)))
+    return np.array(picks)
 
 # %% ../nbs/03_samplers.ipynb #ac2ffa3c
 def predicted(
@@ -200,7 +207,8 @@ def weighted_scores(
 )->np.ndarray: # (rows of the cluster,)
     "The score of Algorithm 2 for each row of a cluster."
     top = (c.sums*c.free).max(initial=0.)
-    return doubt_U[c.rows]*(c.sums/top if c.anchored and top > 0 else 1.)
+    distance = c.sums/top if c.anchored and top > 0 else 1.
+    return doubt_U[c.rows]*distance
 
 def offer(
     c:Cluster, # With its anchors so far
@@ -229,8 +237,9 @@ def weighted_anchors_rows(
     need_rows(z_U_D, U, 'Latents')
     budget = as_budget(budget, U)
     y_U, doubt_U = predicted(p_U_C)
-    cs = clusters(z_U_D, y_U, z_L_D, y_L, C, tie_ranks(U, seed).astype(np.int32))
-    offers, picks = np.array([offer(c, doubt_U) for c in cs]), []
+    rank = tie_ranks(U, seed).astype(np.int32)
+    cs, picks = clusters(z_U_D, y_U, z_L_D, y_L, C, rank), []
+    offers = np.array([offer(c, doubt_U) for c in cs])
     while len(picks) < budget:
         equal = best_rows(offers[:,0])
         k = equal[offers[equal,1].argmin()]
@@ -247,7 +256,8 @@ def class_anchors(
     "Algorithm 1: as many from each predicted class, far from its labelled images."
     p = view.need('p_N_C')
     z_N_D, z_L_D, y_L = (view.need(k) for k in ('z_N_D', 'z_L_D', 'y_L'))
-    return view.ids[class_anchors_rows(z_N_D, predicted(p)[0], z_L_D, y_L, budget, p.shape[1], view.seed)]
+    y_N, _ = predicted(p)
+    return view.ids[class_anchors_rows(z_N_D, y_N, z_L_D, y_L, budget, p.shape[1], view.seed)]
 
 def weighted_anchors(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`, `y_L`
@@ -258,13 +268,21 @@ def weighted_anchors(
     return view.ids[weighted_anchors_rows(z_N_D, p_N_C, z_L_D, y_L, budget, view.seed)]
 
 # %% ../nbs/03_samplers.ipynb #75f74f4e
-SAMPLERS = dict(random=random, least_confidence=least_confidence, margin=margin, entropy=entropy,
-                discriminator=discriminator, class_anchors=class_anchors, weighted_anchors=weighted_anchors)
+SAMPLERS = dict(
+    random=random,
+    least_confidence=least_confidence,
+    margin=margin,
+    entropy=entropy,
+    discriminator=discriminator,
+    class_anchors=class_anchors,
+    weighted_anchors=weighted_anchors)
 
 # %% ../nbs/03_samplers.ipynb #3080f2b6
 SCORES = { # Sampler: what it ranks by, in words; view -> (N,) of these, the highest picked first
-    least_confidence: ('1 − probability of the predicted class', lambda view: least_confidence_scores(view.need('p_N_C'))),
-    margin: ('probability of the second class − that of the first', lambda view: margin_scores(view.need('p_N_C'))),
+    least_confidence: ('1 − probability of the predicted class',
+                       lambda view: least_confidence_scores(view.need('p_N_C'))),
+    margin: ('probability of the second class − that of the first',
+             lambda view: margin_scores(view.need('p_N_C'))),
     entropy: ('entropy of the prediction, nats', lambda view: entropy_scores(view.need('p_N_C'))),
     discriminator: ('−P(labelled), by the discriminator', lambda view: -view.need('d_N'))}
 
@@ -275,15 +293,17 @@ def scores_at_picks(
     rows:np.ndarray, # (B,) what it picked: rows of the view, in order
 ): # Iterator of B times (N,) float64; None for a sampler without a score
     "What each row scored in front of each pick: of those left, the highest was picked."
-    if sampler in SCORES: return repeat(torch.as_tensor(SCORES[sampler][1](view)).double().numpy(), len(rows))
+    if sampler in SCORES:
+        words, score = SCORES[sampler]
+        return repeat(torch.as_tensor(score(view)).double().numpy(), len(rows))
     if sampler in (class_anchors, weighted_anchors): return replay(view, sampler, rows)
 
 def replay(view, sampler, rows): # Yields B times (N,)
     "The scores of Algorithm 1 or 2 in front of each pick."
     p = view.p_N_C
     y_N, doubt_N = predicted(p)
-    with one_thread():
-        cs = clusters(view.z_N_D, y_N, view.z_L_D, view.y_L, p.shape[1], tie_ranks(len(view), view.seed))
+    rank = tie_ranks(len(view), view.seed)
+    with one_thread(): cs = clusters(view.z_N_D, y_N, view.z_L_D, view.y_L, p.shape[1], rank)
     for row in rows:
         u_N, turn = np.full(len(view), -np.inf), cs[y_N[row]]
         if sampler is class_anchors: u_N[turn.rows] = turn.sums
