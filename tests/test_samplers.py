@@ -145,17 +145,18 @@ def a_case(seed):
 def best(score, rows, rank):
     "The highest score, and the row of it whose rank is smallest."
     top = max(score)
-    return top, min((i for s,i in zip(score, rows) if math.isclose(s, top, rel_tol=1e-10)), key=lambda i: rank[i])
+    return top, min((i for s,i in zip(score, rows) if math.isclose(s, top, rel_tol=1e-10, abs_tol=1e-15)), key=lambda i: rank[i])
 
 def total(z, rows, anchors): return [math.fsum(math.dist(z[i], a) for a in anchors) for i in rows]
 
-def brute_1(z_U, y_U, z_L, y_L, budget, seed):
-    C, g = len(SIZES), lambda: np.random.default_rng(seed)
-    order, rank, picks = g().permutation(C), g().permutation(U), []
-    want = dict.fromkeys(order, 0)
-    while sum(want.values()) < budget:      # one pick after the other goes round
+def brute_1(z_U, y_U, z_L, y_L, budget, C, seed):
+    g = lambda: np.random.default_rng(seed)
+    order, rank, picks = g().permutation(C), g().permutation(len(z_U)), []
+    have = np.bincount(y_U, minlength=C)
+    want = {c: min(have[c], budget//C + (i < budget % C)) for i,c in enumerate(order)}
+    while sum(want.values()) < budget:      # what is left over goes round
         for c in order:
-            if sum(want.values()) < budget and want[c] < SIZES[c]: want[c] += 1
+            if sum(want.values()) < budget and want[c] < have[c]: want[c] += 1
     for c in order:
         rows, anchors = np.flatnonzero(y_U == c).tolist(), z_L[y_L == c].tolist()
         for _ in range(want[c]):
@@ -164,8 +165,8 @@ def brute_1(z_U, y_U, z_L, y_L, budget, seed):
     return picks
 
 def brute_2(z_U, p_U, z_L, y_L, budget, seed):
-    y_U, doubt, rank = p_U.argmax(-1), 1 - p_U.max(-1), np.random.default_rng(seed).permutation(U)
-    rows = {c: np.flatnonzero(y_U == c).tolist() for c in range(len(SIZES))}
+    y_U, doubt, rank = p_U.argmax(-1), 1 - p_U.max(-1), np.random.default_rng(seed).permutation(len(z_U))
+    rows = {c: np.flatnonzero(y_U == c).tolist() for c in range(p_U.shape[1])}
     anchors, picks = {c: z_L[y_L == c].tolist() for c in rows}, []
     def offer(c):
         far = total(z_U, rows[c], anchors[c])
@@ -190,13 +191,25 @@ FEW = dict(below=IN_ALL-1, on=IN_ALL, above=IN_ALL+1)
 @pytest.mark.parametrize('seed', range(4))
 def test_algorithms_are_brute_force_whatever_the_sizes(budget, seed, sizes):
     z_U, y_U, p_U, z_L, y_L = a_case(seed)
-    first, second = brute_1(z_U, y_U, z_L, y_L, budget, seed), brute_2(z_U, p_U, z_L, y_L, budget, seed)
+    first, second = brute_1(z_U, y_U, z_L, y_L, budget, len(SIZES), seed), brute_2(z_U, p_U, z_L, y_L, budget, seed)
     assert (p_U.argmax(-1) == y_U).all()
     for block in (*range(1, U+2), 1 << 14):
         for small in FEW.values():
             sizes(block, small)
             assert class_anchors_rows(z_U, y_U, z_L, y_L, budget, len(SIZES), seed).tolist() == first, (block, small)
             assert weighted_anchors_rows(z_U, p_U, z_L, y_L, budget, seed).tolist() == second, (block, small)
+
+@pytest.mark.parametrize('seed', range(300))
+def test_algorithms_are_brute_force_on_small_pools(seed):
+    "Classes are missing, nothing may be labelled; every other case is on a grid, full of ties and duplicates."
+    g = np.random.default_rng(seed)
+    N, L, C, D = g.integers(1, 25), g.integers(0, 12), int(g.integers(1, 5)), g.integers(1, 4)
+    z_U, z_L = (g.integers(0, 3, (n, D)).astype('f4') if seed % 2 else g.normal(size=(n, D)).astype('f4') for n in (N, L))
+    p_U, y_L, budget = g.dirichlet([.5]*C, N).round(1 if seed % 4 > 1 else 8), g.integers(0, C, L), int(g.integers(1, N+1))
+    p_U = p_U/p_U.sum(-1, keepdims=True)
+    y_U = p_U.argmax(-1)
+    assert class_anchors_rows(z_U, y_U, z_L, y_L, budget, C, seed).tolist() == brute_1(z_U, y_U, z_L, y_L, budget, C, seed)
+    assert weighted_anchors_rows(z_U, p_U, z_L, y_L, budget, seed).tolist() == brute_2(z_U, p_U, z_L, y_L, budget, seed)
 
 @pytest.mark.parametrize('small', FEW)
 def test_what_they_rank_by_is_the_same_whatever_the_sizes(small, sizes):
