@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.installed
+STUDIO := .venv-labelstudio/.installed
 NBS    ?= $(filter-out nbs/index.ipynb,$(sort $(wildcard nbs/*.ipynb nbs/*/*.ipynb))) nbs/index.ipynb
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lab test-cluster lab site notebooks readme clean need-quarto need-chromium
+.PHONY: help demo test test-lab test-cluster test-labelstudio lab site notebooks readme clean need-quarto need-chromium
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-11s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s%s\n", $$1, $$2}' Makefile
 
 demo: $(READY) ## a small active-learning run, its table and figure in out/
 	$(BIN)/m2vaal_demo
@@ -23,6 +24,9 @@ test-lab: need-chromium $(READY) ## run every notebook in JupyterLab in a browse
 
 test-cluster: $(READY) ## run grids on a local Ray, with workers killed
 	$(BIN)/pytest -q -m cluster --durations=0 tests/test_cluster.py
+
+test-labelstudio: $(STUDIO) $(READY) ## label in a real Label Studio on this machine, and read what it exports
+	$(BIN)/pytest -q -m labelstudio --durations=0 tests/test_label_studio_server.py
 
 need-chromium:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { echo 'JupyterLab is tested in Chromium, which is not on the PATH: on Debian,  apt-get install chromium chromium-driver  brings it.' >&2; exit 1; }
@@ -45,13 +49,19 @@ site: need-quarto $(READY) readme ## render the site into _docs/ (needs Quarto)
 need-quarto:
 	@command -v quarto >/dev/null || { echo 'The site is rendered by Quarto, which is not on the PATH: get it from https://quarto.org/docs/get-started' >&2; exit 1; }
 
-clean: ## remove what the other targets wrote, except .venv
+clean: ## remove what the other targets wrote, except .venv and .venv-labelstudio
 	rm -rf out _docs _proc build dist *.egg-info nbs/nbdev.yml .coverage .pytest_cache .hypothesis
-	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
+	find . -path './.venv*' -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
 
 # The stamp is touched last, so an install that was cut short is done again.
 $(READY): settings.ini setup.py
 	@$(PYTHON) tools/check_python.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -e '.[dev]'
+	touch $@
+
+# Label Studio has requirements that would not fit beside ours: an environment of its own.
+$(STUDIO):
+	$(PYTHON) -m venv .venv-labelstudio
+	.venv-labelstudio/bin/python -m pip install label-studio
 	touch $@

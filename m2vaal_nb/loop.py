@@ -25,9 +25,8 @@ from .foundations.log import only_writer, read_log, write_line
 from .foundations.machine import one_thread, pick_device, provenance
 from .data import (
     DATASETS, Dataset, Pool, PoolView, initial_ids, load_dataset, lookup, split_ids)
-from .models import SIZES, make_nets
-from .losses import (
-    Batch, ELBO, Images, LEARNERS, Learner, Phase, TERMS, elbo_terms, encode, score_codes, warmup)
+from .models import Batch, Images, SIZES, encode, make_nets, score_codes
+from .losses import ELBO, LEARNERS, Learner, Phase, TERMS, elbo_terms, warmup
 from .samplers import SAMPLERS
 
 # %% ../nbs/04_loop.ipynb #edee44e7

@@ -3,7 +3,8 @@ import csv, os
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from conftest import ROOT, sh
-from m2vaal_nb.own_images.labeller import LabelQueue, picture
+from m2vaal_nb.interop.label_studio import picture
+from m2vaal_nb.own_images.labeller import LabelQueue
 
 NAMES, CLASSES = [f'{o}.png' for o in ('a', 'b,c', 'd "e"', 'sub/f', 'ü', '#')], ['cat', 'a dog, or two', 'Käse']
 def quoted(s): return '"' + s.replace('"', '""') + '"'

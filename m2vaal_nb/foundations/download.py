@@ -16,11 +16,15 @@ from .files import write_whole
 # %% ../../nbs/foundations/download.ipynb #f41b2fc3
 IDX_MD5 = dict(
     FashionMNIST={
-        'train-images-idx3-ubyte': 'f4a8712d7a061bf5bd6d2ca38dc4d50a', 'train-labels-idx1-ubyte': '9018921c3c673c538a1fc5bad174d6f9',
-        't10k-images-idx3-ubyte': '8181f5470baa50b63fa0f6fddb340f0a', 't10k-labels-idx1-ubyte': '15d484375f8d13e6eb1aabb0c3f46965'},
+        'train-images-idx3-ubyte': 'f4a8712d7a061bf5bd6d2ca38dc4d50a',
+        'train-labels-idx1-ubyte': '9018921c3c673c538a1fc5bad174d6f9',
+        't10k-images-idx3-ubyte': '8181f5470baa50b63fa0f6fddb340f0a',
+        't10k-labels-idx1-ubyte': '15d484375f8d13e6eb1aabb0c3f46965'},
     MNIST={
-        'train-images-idx3-ubyte': '6bbc9ace898e44ae57da46a324031adb', 'train-labels-idx1-ubyte': 'a25bea736e30d166cdddb491f175f624',
-        't10k-images-idx3-ubyte': '2646ac647ad5339dbf082846283269ea', 't10k-labels-idx1-ubyte': '27ae3e4e09519cfbb04c329615203637'})
+        'train-images-idx3-ubyte': '6bbc9ace898e44ae57da46a324031adb',
+        'train-labels-idx1-ubyte': 'a25bea736e30d166cdddb491f175f624',
+        't10k-images-idx3-ubyte': '2646ac647ad5339dbf082846283269ea',
+        't10k-labels-idx1-ubyte': '27ae3e4e09519cfbb04c329615203637'})
 
 # %% ../../nbs/foundations/download.ipynb #98d2f7af
 def read_verified(
@@ -31,8 +35,10 @@ def read_verified(
     try:
         raw = path.read_bytes()
         if path.suffix == '.gz': raw = gzip.decompress(raw)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as e: raise ValueError(f"{path} is damaged: {e}.") from None
-    if hashlib.md5(raw).hexdigest() != md5: raise ValueError(f"{path} is damaged: its decompressed bytes do not have the MD5 {md5}.")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as e:
+        raise ValueError(f"{path} is damaged: {e}.") from None
+    if hashlib.md5(raw).hexdigest() != md5:
+        raise ValueError(f"{path} is damaged: its decompressed bytes do not have the MD5 {md5}.")
     return raw
 
 # %% ../../nbs/foundations/download.ipynb #f122ac5f
@@ -43,8 +49,8 @@ def find_idx(
     "The four idx files of a folder, in torchvision's layout or flat, gzipped or not."
     places = [folder/dataset/'raw', folder]
     def find(name):
-        for p in (d/f for d in places for f in (name, f'{name}.gz')):
-            if p.is_file(): return p
+        for path in (place/f for place in places for f in (name, f'{name}.gz')):
+            if path.is_file(): return path
         raise ValueError(f"{folder} holds no {name}, gzipped or not, neither there nor in {dataset}/raw.")
     return {name: find(name) for name in IDX_MD5[dataset]}
 
@@ -56,14 +62,15 @@ def cache_dir()->Path:
 def stage(
     folder:Path, # Holds the four idx files
     dataset:str, # 'FashionMNIST' or 'MNIST'
-    cache:Path|None=None, # Where verified copies go; `cache_dir()` by default
+    cache:Path|None=None, # Where verified copies go; the user's cache by default
 )->Path: # `folder` itself if it is in torchvision's layout, else `cache`
     "A folder in torchvision's layout that holds the verified files of `folder`."
     files = find_idx(folder, dataset)
     raws = {name: read_verified(p, IDX_MD5[dataset][name]) for name,p in files.items()}
-    if all(p == folder/dataset/'raw'/name for name,p in files.items()): return folder
+    home = Path(dataset)/'raw'
+    if all(p == folder/home/name for name,p in files.items()): return folder
     cache = cache or cache_dir()
-    for name,raw in raws.items(): write_whole(cache/dataset/'raw'/name, raw)
+    for name,raw in raws.items(): write_whole(cache/home/name, raw)
     return cache
 
 # %% ../../nbs/foundations/download.ipynb #bb8dd2fc
@@ -77,9 +84,11 @@ def from_apt(dataset, tmp):
     "Debian's package, unpacked without being installed."
     for d in ('lists/partial', 'cache/archives/partial'): (tmp/d).mkdir(parents=True)
     apt = ['apt-get', '-qq', f'-oDir::State::Lists={tmp}/lists', f'-oDir::Cache={tmp}/cache']
-    for cmd in progress(([*apt, 'update'], [*apt, 'download', 'dataset-fashion-mnist']), "Debian's mirrors"):
-        subprocess.run(cmd, cwd=tmp, check=True, capture_output=True, timeout=300)
-    subprocess.run(['dpkg-deb', '-x', *map(str, tmp.glob('*.deb')), str(tmp)], check=True, capture_output=True)
+    update, download = [*apt, 'update'], [*apt, 'download', 'dataset-fashion-mnist']
+    for command in progress((update, download), "Debian's mirrors"):
+        subprocess.run(command, cwd=tmp, check=True, capture_output=True, timeout=300)
+    package, = tmp.glob('*.deb')
+    subprocess.run(['dpkg-deb', '-x', package, tmp], check=True, capture_output=True)
     return tmp/DEBIAN.relative_to('/')
 
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')
@@ -89,19 +98,21 @@ SOURCES = dict(
 
 def reason(e:Exception)->str:
     "The last line of what an error, or the command that failed, said."
-    said = (e.stderr or b'').decode(errors='replace') if isinstance(e, subprocess.CalledProcessError) else str(e)
+    said = str(e)
+    if isinstance(e, subprocess.CalledProcessError): said = (e.stderr or b'').decode(errors='replace')
     return (said.strip().splitlines() or [type(e).__name__])[-1]
 
 # %% ../../nbs/foundations/download.ipynb #9701769d
 def idx_root(
     dataset:str='FashionMNIST', # 'FashionMNIST' or 'MNIST'
-    root:str|Path|None=None, # The folder to use, and no other; by default `$M2VAAL_DATA`, else the first of `SOURCES` that has the data
-)->Path: # For `torchvision.datasets`
-    "A folder from which torchvision can read `dataset`, every file verified."
+    root:str|Path|None=None, # Folder to use, and no other; by default `$M2VAAL_DATA`, else the first source that has the data
+)->Path: # For torchvision
+    "A folder from which torchvision can read a dataset, every file verified."
     if explicit := root or os.environ.get('M2VAAL_DATA'): return stage(Path(explicit), dataset)
     tried = []
     for source in SOURCES[dataset]:
         with tempfile.TemporaryDirectory() as tmp:
             try: return stage(source(dataset, Path(tmp)), dataset, cache_dir())
             except Exception as e: tried.append(reason(e)) # whatever it is, the next source may have the data
-    raise ValueError(f"{dataset} could not be had; set $M2VAAL_DATA to a folder with its idx files. Tried: {' | '.join(tried)}")
+    raise ValueError(f"{dataset} could not be had; set $M2VAAL_DATA to a folder with its idx files. "
+                     f"Tried: {' | '.join(tried)}")

@@ -14,7 +14,7 @@ import torch
 from ..foundations.display import show_images
 from ..foundations.log import read_log
 from ..data import CLASSES
-from ..losses import Images, condition_on_probs, encode
+from ..models import Images, condition_on_probs, encode
 from ..loop import pixels
 from ..experiments import dataset
 from .revisit import logs_of, revisit, tabulate

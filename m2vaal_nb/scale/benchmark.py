@@ -22,11 +22,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..foundations.machine import cpu_name, n_cores
 from ..data import PoolView, load_dataset
-from ..models import Deconv
-from m2vaal_nb.losses import (
-    Batch, Images, LEARNERS, Out, TERMS, autoencode, autoencode_adversarially, classify,
-    condition_on_rank, decode, discriminate, elbo_terms, encode, marginalise, rank_and_autoencode,
-    score_codes)
+from ..models import (
+    Batch, Deconv, Images, Out, autoencode, autoencode_adversarially, classify, condition_on_rank,
+    decode, discriminate, encode, marginalise, rank_and_autoencode, score_codes)
+from ..losses import LEARNERS, TERMS, elbo_terms
 from ..samplers import class_anchors_rows, margin_scores, weighted_anchors_rows
 from ..loop import (
     Protocol, accuracy, adam, batches, discriminator_quality, draw, fresh_nets, predict, start_pool,
@@ -194,7 +193,7 @@ def bench_feeding(
     "VAAL's step as it is here, and straightforward behind a `DataLoader` of PIL images."
     from torch.utils.data import DataLoader, Subset
     from torchvision import datasets, transforms
-    from m2vaal_nb.data import idx_root
+    from m2vaal_nb.foundations.download import idx_root
     ours, plain = Stepper(LEARNERS['vaal']), Stepper(LEARNERS['vaal'], plain=True)
     images = datasets.FashionMNIST(idx_root(), transform=transforms.ToTensor())
     loaders = [iter(DataLoader(Subset(images, ids.flatten().tolist()), batch_size=64)) for ids in (plain.draws.ids_L.repeat(4, 1), plain.draws.ids_U.repeat(4, 1))]

@@ -16,8 +16,8 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 from ..foundations.machine import pick_device
 from ..data import Dataset, load_dataset
-from ..losses import (
-    Batch, Images, LEARNERS, Learner, Out, Outputs, Phase, TERMS, elbo_terms, warmup)
+from ..models import Batch, Images, Out, Outputs
+from ..losses import LEARNERS, Learner, Phase, TERMS, elbo_terms, warmup
 from ..loop import Protocol, adam, check_values, draw, fresh_nets, pixels, rounds
 
 # %% ../../nbs/scale/lockstep.ipynb #2cce00aa

@@ -1,0 +1,172 @@
+"""A real Label Studio: our tasks and interface go in, people label over its API, every export is read back.
+Only `make test-labelstudio` comes here. With $KEEP_EXPORTS the exports become what `test_label_studio.py` reads."""
+import json, os, socket, subprocess, time
+from urllib.error import URLError
+from urllib.request import ProxyHandler, Request, build_opener
+import numpy as np, pandas as pd, pytest
+from PIL import Image
+from conftest import ROOT
+from m2vaal_nb.interop.label_studio import label_studio_config, label_studio_tasks, served_at
+from test_label_studio import ENDS, KEPT, SCENES, check_scene
+
+pytestmark = pytest.mark.labelstudio
+STUDIO = ROOT/'.venv-labelstudio/bin/label-studio'
+ME = dict(username='ann@example.org', password='only-for-this-test', user_token='0123456789abcdef'*2 + '01234567')
+QUIET = dict(COLLECT_ANALYTICS='false', LATEST_VERSION_CHECK='false', SENTRY_DSN='', FRONTEND_SENTRY_DSN='')
+
+class Studio:
+    "What a labeller does in Label Studio, over its API."
+    def __init__(self, port):
+        self.at, self.opener = f'http://127.0.0.1:{port}', build_opener(ProxyHandler({}))
+
+    def ask(self, where, raw=None, kind='application/json', secs=60):
+        "The bytes of an answer; what is given is posted."
+        head = {'Authorization': f"Token {ME['user_token']}", 'Content-Type': kind}
+        with self.opener.open(Request(self.at + where, raw, head), timeout=secs) as answer: return answer.read()
+
+    def post(self, where, **data): return json.loads(self.ask(where, json.dumps(data).encode()))
+
+    def project(self, title, config): return self.post('/api/projects', title=title, label_config=config)['id']
+
+    def add(self, project, tasks):
+        "The numbers of imported tasks."
+        answer = self.ask(f'/api/projects/{project}/import?return_task_ids=true', json.dumps(tasks).encode())
+        return json.loads(answer)['task_ids']
+
+    def upload(self, project, names, raw):
+        "The numbers of the tasks of one image, uploaded under many names as a browser does."
+        head = '--cut\r\nContent-Disposition: form-data; name="{0}"; filename="{0}"\r\nContent-Type: image/png\r\n\r\n'
+        parts = [head.format(name).encode() + raw + b'\r\n' for name in names]
+        kind = 'multipart/form-data; boundary=cut'
+        self.ask(f'/api/projects/{project}/import', b''.join(parts) + b'--cut--\r\n', kind)
+        tasks = json.loads(self.ask(f'/api/tasks?project={project}&page_size=100'))['tasks']
+        return sorted(t['id'] for t in tasks)
+
+    def label(self, task, *answers, by=1, **more):
+        "One annotation; an answer is (control, kind, value)."
+        result = [dict(id=f'r{i}', from_name=name, to_name='image', type=kind, value=value)
+                  for i,(name,kind,value) in enumerate(answers)]
+        return self.post(f'/api/tasks/{task}/annotations/', result=result, completed_by=by, lead_time=1, **more)
+
+    def draft(self, task, *answers):
+        result = [dict(id='r', from_name=name, to_name='image', type=kind, value=value) for name,kind,value in answers]
+        return self.post(f'/api/tasks/{task}/drafts', result=result, lead_time=1)
+
+    def user(self, name): return self.post('/api/users/', email=f'{name}@example.org', username=name)['id']
+
+def choice(*names, control='label'): return control, 'choices', dict(choices=list(names))
+def leaf(*steps): return 'label', 'taxonomy', dict(taxonomy=[list(steps)])
+
+@pytest.fixture(scope='module')
+def studio(tmp_path_factory):
+    "A server on the loopback; its database and the images are in a temporary folder."
+    assert STUDIO.exists(), 'Label Studio is not installed here: make test-labelstudio'
+    home = tmp_path_factory.mktemp('studio')
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    own = {k: v for k,v in os.environ.items() if k in ('PATH', 'LANG', 'LC_ALL')} | QUIET
+    own |= dict(HOME=str(home), LABEL_STUDIO_BASE_DATA_DIR=str(home/'data'),
+                LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED='true', LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=str(home))
+    words = f'start --no-browser --internal-host 127.0.0.1 --port {port} --enable-legacy-api-token'.split()
+    words += [o for k,v in ME.items() for o in (f'--{k.replace("_", "-")}', v)]
+    with (home/'log').open('wb') as log:
+        server = subprocess.Popen([STUDIO, *words], cwd=home, env=own, stdout=log, stderr=log)
+    studio = Studio(port)
+    try:
+        wait_for(studio, server, home/'log')
+        studio.folder, studio.bob, studio.cyd = home/'photos', studio.user('bob'), studio.user('cyd')
+        yield studio
+    finally:
+        server.terminate()
+        try: server.wait(20)
+        except subprocess.TimeoutExpired: server.kill(); server.wait()
+
+def wait_for(studio, server, log, secs=600):
+    "Its first start makes a database: a minute or two, longer where much else runs."
+    end = time.monotonic() + secs
+    while time.monotonic() < end and server.poll() is None:
+        try: return studio.ask('/health', secs=5)
+        except (URLError, OSError): time.sleep(1)
+    pytest.fail('Label Studio did not start:\n' + log.read_text(errors='replace')[-3000:])
+
+def check_exports(studio, project, name, tmp_path):
+    "Every format of a project is read as its scene says."
+    for kind,end in ENDS.items():
+        raw = studio.ask(f'/api/projects/{project}/export?exportType={kind}&download_all_tasks=true')
+        (tmp_path/f'{name}{end}').write_bytes(raw)
+        if os.environ.get('KEEP_EXPORTS'): (KEPT/f'{name}{end}').write_bytes(raw)
+        check_scene(tmp_path/f'{name}{end}', name)
+
+def test_our_tasks_come_back(studio, tmp_path):
+    names = SCENES['photos'].paths
+    for i,name in enumerate(names):
+        (studio.folder/name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 20*i, np.uint8)).save(studio.folder/name)
+    project = studio.project('Photos', label_studio_config(['cat', 'dog', 'hen & co', 'Käse']))
+    studio.post('/api/storages/localfiles', project=project, path=str(studio.folder), use_blob_urls=True)
+    chosen = pd.DataFrame(dict(image=names, predicted='cat', probability=.5))
+    tasks = label_studio_tasks(chosen, 'margin', served_at(studio.folder))
+    for task,name in zip(tasks, names): assert studio.ask(task['data']['image']) == (studio.folder/name).read_bytes()
+    plain, twice, skipped, truth, open_, empty, draft, most, _, own = studio.add(project, tasks)
+    studio.label(plain, choice('cat'))
+    studio.label(twice, choice('dog'), choice('dog'))
+    studio.label(skipped, was_cancelled=True)
+    studio.label(truth, choice('cat'))
+    studio.label(truth, choice('dog'), by=studio.bob, ground_truth=True)
+    studio.label(open_, choice('cat'))
+    studio.label(open_, choice('dog'), by=studio.bob)
+    studio.label(empty)
+    studio.draft(draft, choice('cat'))
+    for by in 1, studio.bob: studio.label(most, choice('hen & co'), by=by)
+    studio.label(most, choice('Käse'), by=studio.cyd)
+    studio.label(own, choice('Käse'))
+    check_exports(studio, project, 'photos', tmp_path)
+
+def test_the_root_itself_is_not_served(studio):
+    "So `served_at` begins with the folder's name. When this fails, Label Studio has become more generous."
+    project = studio.project('Root', label_studio_config(['cat', 'dog']))
+    with pytest.raises(URLError, match='400'):
+        studio.post('/api/storages/localfiles', project=project, path=str(studio.folder.parent), use_blob_urls=True)
+
+IMAGE = '<Image name="image" value="$image"/>'
+BOTH = '<Choice value="cat"/><Choice value="dog"/>'
+
+def test_uploads_in_label_studios_own_template(studio, tmp_path):
+    project = studio.project('Uploads', f'<View>{IMAGE}<Choices name="choice" toName="image">{BOTH}</Choices></View>')
+    raw = (studio.folder/SCENES['photos'].paths[0]).read_bytes()
+    ids = studio.upload(project, SCENES['uploads'].paths, raw)
+    for i,task in enumerate(ids): studio.label(task, choice('dog' if i else 'cat', control='choice'))
+    check_exports(studio, project, 'uploads', tmp_path)
+
+def test_a_taxonomy(studio, tmp_path):
+    control = f'<Taxonomy name="label" toName="image"><Choice value="animal">{BOTH}</Choice></Taxonomy>'
+    project = studio.project('Taxonomy', f'<View>{IMAGE}{control}</View>')
+    images = 'https://example.org/photos/a%201.png', 's3://mine/photos/b.png'
+    first, second = studio.add(project, [dict(image=image) for image in images])
+    studio.label(first, leaf('animal', 'cat'))
+    studio.label(second, leaf('animal', 'dog'))
+    check_exports(studio, project, 'taxonomy', tmp_path)
+
+def test_other_controls(studio, tmp_path):
+    controls = f'''<Choices name="choice" toName="image">{BOTH}</Choices><Rating name="stars" toName="image"/>
+        <TextArea name="note" toName="image"/>'''
+    project = studio.project('Controls', f'<View>{IMAGE}{controls}</View>')
+    first, second = studio.add(project, [dict(image='a.png'), dict(image='b.png')])
+    extra = ('stars', 'rating', dict(rating=3)), ('note', 'textarea', dict(text=['nice']))
+    studio.label(first, choice('cat', control='choice'), *extra)
+    studio.label(second, choice('dog', control='choice'))
+    check_exports(studio, project, 'controls', tmp_path)
+
+def test_boxes(studio, tmp_path):
+    control = '<RectangleLabels name="label" toName="image"><Label value="cat"/></RectangleLabels>'
+    project = studio.project('Boxes', f'<View>{IMAGE}{control}</View>')
+    task, = studio.add(project, [dict(image='a.png')])
+    box = dict(x=1, y=1, width=5, height=5, rotation=0, rectanglelabels=['cat'])
+    studio.label(task, ('label', 'rectanglelabels', box))
+    check_exports(studio, project, 'boxes', tmp_path)
+
+def test_several_choices(studio, tmp_path):
+    control = f'<Choices name="label" toName="image" choice="multiple">{BOTH}</Choices>'
+    project = studio.project('Several', f'<View>{IMAGE}{control}</View>')
+    task, = studio.add(project, [dict(image='a.png')])
+    studio.label(task, choice('cat', 'dog'))
+    check_exports(studio, project, 'several', tmp_path)
