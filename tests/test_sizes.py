@@ -2,7 +2,8 @@
 import numpy as np, pytest, torch
 from dataclasses import replace
 from m2vaal_nb.interop.tensorboard import picked_images
-from m2vaal_nb.loop import epoch_rows, fresh_nets, predict, run, start_pool, view_pool
+from m2vaal_nb.foundations.chance import epoch_rows
+from m2vaal_nb.loop import fresh_nets, predict, run, start_pool, view_pool
 from m2vaal_nb.losses import LEARNERS
 from m2vaal_nb.own_images.query import view_blocks
 from m2vaal_nb.paper.fig3 import reconstruct
