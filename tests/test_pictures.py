@@ -3,7 +3,7 @@ import json
 import matplotlib.pyplot as plt, numpy as np, pytest
 from m2vaal_nb.paper import pictures
 from m2vaal_nb.data import Dataset
-from m2vaal_nb.experiments import METHODS, STYLE, plan, run_grid
+from m2vaal_nb.experiments import METHODS, one_by_one, plan, run_grid
 from m2vaal_nb.paper.revisit import revisit
 from m2vaal_nb.foundations.log import read_log
 from m2vaal_nb.paper.pictures import draw_run, plot_class_bars, plot_scores, score_of, show_picks
@@ -17,14 +17,14 @@ SCORED = dict(random='1 − probability of the predicted class (random does not 
 @pytest.fixture(scope='module')
 def logs(few, tmp_path_factory):
     "A log of every kind of learner and sampler."
-    return run_grid(plan('demo', SCORED, **SMALL), tmp_path_factory.mktemp('logs'), 'cpu', lambda s: None, few)
+    return run_grid(plan('demo', SCORED, **SMALL), tmp_path_factory.mktemp('logs'), one_by_one, 'cpu', few, lambda s: None)
 
 def draw(log, *args, **kw): return draw_run(log, *args, device='cpu', say=lambda s: None, **kw)
 
 @pytest.mark.parametrize('method', SCORED)
 def test_one_call_draws_any_run(method, logs, few):
     figures = draw(logs/f'{method}-0.jsonl', data=few)
-    assert set(figures) == {'classes', 'picks', 'scores'} | ({'map'} if METHODS[method][0] != 'classifier' else set())
+    assert set(figures) == {'classes', 'picks', 'scores'} | ({'map'} if METHODS[method].learner != 'classifier' else set())
     assert figures['scores'].axes[0].get_xlabel() == SCORED[method]
     assert not plt.get_fignums() and all(fig.get_facecolor()[3] == 1 for fig in figures.values())
 
@@ -59,7 +59,7 @@ def test_ranked_picks_are_at_their_end_of_the_scores(logs, few):
     for method in ('m2_vaal', 'margin'):
         line = read_log(logs/f'{method}-0.jsonl')[1]
         _, _, _, view = revisit(logs/f'{method}-0.jsonl', 1, 'cpu', few)
-        score, picked = score_of(METHODS[method][1], view)[1].numpy(), np.isin(view.ids, line['queried'])
+        score, picked = score_of(METHODS[method].sampler, view)[1].numpy(), np.isin(view.ids, line['queried'])
         assert picked.sum() == 8 and score[picked].min() >= score[~picked].max()
 
 def test_a_strangers_sampler(logs, few, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import numpy as np, pandas as pd, pytest
 from PIL import Image
 from m2vaal_nb.cli import m2vaal_query
 from m2vaal_nb.data import load_dataset
-from m2vaal_nb.experiments import METHODS
+from m2vaal_nb.experiments import METHODS, Method
 from m2vaal_nb.own_images.files import image_paths
 from m2vaal_nb.interop.label_studio import label_studio_config, label_studio_labels, label_studio_tasks
 from m2vaal_nb.own_images.query import known_pool, next_images
@@ -66,7 +66,7 @@ def test_any_method(photos, capsys, method):
 
 def test_a_strangers_sampler(photos, capsys, monkeypatch):
     "Registered, it chooses; the score is empty until it brings one."
-    monkeypatch.setitem(METHODS, 'mine', ('classifier', 'mine'))
+    monkeypatch.setitem(METHODS, 'mine', Method('mine', 'classifier', 'mine'))
     monkeypatch.setitem(SAMPLERS, 'mine', mine := lambda view, budget: view.ids[:budget])
     def scores(): query('photos', '--labels', 'labels.csv', '--budget', '3', '--steps', '1', '--method', 'mine'); return pd.read_csv('next.csv').score.tolist()
     assert np.isnan(scores()).all()

@@ -18,7 +18,7 @@ from ..foundations.machine import one_thread
 from ..data import Pool, PoolView, check_budget
 from ..losses import LEARNERS
 from ..samplers import SAMPLERS, as_rows, scores_at_picks
-from ..loop import Protocol, check_seed, draw, fresh_nets, train, view_pool
+from ..loop import Protocol, Training, check_seed, draw, fresh_nets, train, view_pool
 from ..experiments import protocol_for
 
 # %% ../../nbs/own_images/query.ipynb #a5d595a8
@@ -45,8 +45,9 @@ def trained(
 )->torch.nn.ModuleDict: # The same nets as of `train_round`
     "Nets trained on a pool, with a bar meanwhile."
     learner, steps = LEARNERS[p.learner], iter(progress(range(p.warmup_steps + p.steps), 'training'))
-    nets = fresh_nets(learner, pool, p, seed, 0)
-    with one_thread(): train(nets, learner, p, pool.x, draw(pool, p, seed, 0), watch=lambda *_: next(steps))
+    t = Training(pool, p, seed, round=0)
+    nets = fresh_nets(learner, t)
+    with one_thread(): train(nets, learner, p, pool.x, draw(t), watch=lambda *_: next(steps))
     return nets
 
 def view_blocks(

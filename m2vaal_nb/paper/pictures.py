@@ -21,7 +21,7 @@ from ..foundations.log import read_log
 from ..data import Dataset, Pool, PoolView
 from ..samplers import SAMPLERS, SCORES, discriminator, least_confidence
 from ..loop import predict
-from ..experiments import STYLE, dataset
+from ..experiments import dataset, style
 from .revisit import revisit
 
 # %% ../../nbs/paper/pictures.ipynb #007c1bbb
@@ -53,7 +53,7 @@ def plot_class_bars(
     "For each query, how many picks are of each class."
     bought = [line for line in lines if line['queried']]
     if not bought: raise ValueError("This log holds no round that queried.")
-    n, color = len(bought[0]['queried_classes']), STYLE.get(bought[0]['method'], ('#D55E00',))[0]
+    n, color = len(bought[0]['queried_classes']), style(bought[0]['method'])[0]
     ncols = min(ncols, len(bought))
     nrows = -(-len(bought)//ncols)
     fig, axes = plt.subplots(nrows, ncols, figsize=(max(3.8, 1.2 + 1.3*ncols), .7 + nrows*(.5 + .18*n)), sharex=True, sharey=True, squeeze=False)

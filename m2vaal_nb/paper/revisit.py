@@ -17,8 +17,7 @@ from ..foundations.files import write_whole
 from ..foundations.log import read_log
 from ..foundations.machine import one_thread, pick_device
 from ..data import Dataset
-from ..losses import LEARNERS
-from ..loop import Protocol, query_seed, start_pool, train_round, view_pool
+from ..loop import Protocol, Training, start_pool, train_round, view_pool
 from ..experiments import dataset
 
 # %% ../../nbs/paper/revisit.ipynb #2ba9094a
@@ -27,7 +26,7 @@ def rewind(
     round:int, # Which of its rounds
     device:str='auto', # 'auto', 'cpu' or 'cuda'
     data:Dataset|None=None, # Fetched by default
-)->tuple: # `Pool`, `Protocol`, seed and round: the arguments of `train_round`
+)->Training:
     "What a logged round began with."
     lines = read_log(Path(path))
     if not 0 <= round < len(lines): raise ValueError(f"{path} has no round {round}: it holds {len(lines)} rounds, from 0.")
@@ -35,7 +34,7 @@ def rewind(
     p, data, dev = Protocol.from_dict(said), data or dataset(said['dataset']), pick_device(device)
     pool, _ = start_pool(replace(data, x=data.x.to(dev)), p, seed)
     for line in lines[:round]: pool = pool.reveal(line['queried'])
-    return pool, p, seed, round
+    return Training(pool, p, seed, round)
 
 # %% ../../nbs/paper/revisit.ipynb #09bf54d7
 def revisit(
@@ -45,17 +44,17 @@ def revisit(
     data:Dataset|None=None, # Fetched by default
 )->tuple: # Nets, learner, `Pool` and `PoolView` as they were when the round's query was made
     "Train a logged round again."
-    pool, p, seed, round = rewind(path, round, device, data)
-    with progress(None, 'training steps', p.warmup_steps + p.steps) as bar: nets, _ = train_round(pool, p, seed, round, lambda *_: bar.update())
-    learner = LEARNERS[p.learner]
-    with one_thread(): view, _ = view_pool(nets, learner, pool, p, query_seed(seed, round))
-    return nets, learner, pool, view
+    t = rewind(path, round, device, data)
+    p = t.protocol
+    with progress(None, 'training steps', p.warmup_steps + p.steps) as bar: nets, _ = train_round(t, lambda *_: bar.update())
+    with one_thread(): view, _ = view_pool(nets, t.learner, t.pool, p, t.query_seed)
+    return nets, t.learner, t.pool, view
 
 # %% ../../nbs/paper/revisit.ipynb #f718dab4
 def logs_of(
     results:str|Path, # Holds a folder of logs for each experiment
     name:str, # Of the experiment
-    method:str, # One of `METHODS`
+    method:str, # Slug of the method
 )->list: # Of paths, seed by seed
     "A method's logs; `ValueError` when there are none."
     if logs := sorted((Path(results)/name).glob(f'{method}-*.jsonl')): return logs

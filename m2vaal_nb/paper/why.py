@@ -95,9 +95,10 @@ def gradient_cosines(
     data=None, # `Dataset`; fetched by default
 )->list: # Rows for `gradients.csv`
     "Train a logged round again, and compare gradients with respect to the classifier on the way."
-    pool, p, seed, round = rewind(path, round, data=data)
-    learner, terms = LEARNERS[p.learner], {**TERMS, **elbo_terms(p.elbo)}
-    nets, rows = fresh_nets(learner, pool, p, seed, round), []
+    t = rewind(path, round, data=data)
+    pool, p, seed, learner = t.pool, t.protocol, t.seed, t.learner
+    terms = {**TERMS, **elbo_terms(p.elbo)}
+    nets, rows = fresh_nets(learner, t), []
     def watch(step, batch):
         if step % every: return
         _, values, _ = phase_loss(nets, learner.phases[0], p, terms, batch, learner.condition)
@@ -106,7 +107,7 @@ def gradient_cosines(
         cos = {t: F.cosine_similarity(g['classification'], g[t], dim=0).item() for t in ('adversarial', 'reconstruction')}
         rows.append(dict(seed=seed, n_labelled=len(pool.labelled), step=step, cosine_adversarial=cos['adversarial'], cosine_reconstruction=cos['reconstruction'],
                          **{f'norm_{t}': v.norm().item() for t,v in g.items()}))
-    with one_thread(): train(nets, learner, p, pool.x, draw(pool, p, seed, round), watch)
+    with one_thread(): train(nets, learner, p, pool.x, draw(t), watch)
     return rows
 
 # %% ../../nbs/paper/why.ipynb #b5863fa3

@@ -29,7 +29,7 @@ from m2vaal_nb.losses import (
     score_codes)
 from ..samplers import class_anchors_rows, margin_scores, weighted_anchors_rows
 from ..loop import (
-    Protocol, accuracy, adam, batches, discriminator_quality, draw, fresh_nets, predict, start_pool,
+    Protocol, Training, accuracy, adam, discriminator_quality, draw, fresh_nets, predict, start_pool,
     train_round, train_step, view_pool)
 from .lockstep import train_lockstep
 
@@ -98,18 +98,18 @@ class Stepper:
         p = Protocol(steps=steps, size=size)
         self.learner, self.p, self.terms = straightforward(learner) if plain else learner, p, {**TERMS, **elbo_terms(p.elbo)}
         pool, _ = start_pool(load_dataset(p.dataset), p, 0)
-        self.nets = fresh_nets(learner, pool, p, 0, 0)
+        self.nets = fresh_nets(learner, Training(pool, p, 0, 0))
         if plain:
             for net in self.nets.modules():
                 if isinstance(net, Deconv): net.__class__ = nn.ConvTranspose2d
         params = [[w for n in phase.trains for w in self.nets[n].parameters()] for phase in learner.phases]
         self.opts = [torch.optim.AdamW(ps, lr=p.lr, weight_decay=p.weight_decay, foreach=False) if plain else adam(ps, p) for ps in params]
-        self.x_N, self.draws = pool.x, draw(pool, p, 0, 0)
-        self.feed = batches(self.x_N, self.draws)
+        self.x_N, self.draws = pool.x, draw(Training(pool, p, 0, 0))
+        self.feed = self.draws.batches(self.x_N)
     def __call__(self):
         batch = next(self.feed, None)
         if batch is None:
-            self.feed = batches(self.x_N, self.draws)
+            self.feed = self.draws.batches(self.x_N)
             batch = next(self.feed)
         return train_step(self.nets, self.learner, self.opts, self.p, self.terms, batch)
     def gflop(self)->float: # Of one step
@@ -183,7 +183,7 @@ def bench_reuse(
 
 def _quality(data, p, seed):
     pool, val = start_pool(data, p, seed)
-    nets, _ = train_round(pool, p, seed, 0)
+    nets, _ = train_round(Training(pool, p, seed, 0))
     view, d_L = view_pool(nets, LEARNERS[p.learner], pool, p)
     return dict(val_acc=accuracy(nets, LEARNERS[p.learner], data.x[val], data.y[val]), **discriminator_quality(d_L, view.d_N))
 
@@ -314,11 +314,11 @@ def bench_lockstep(
     "Training throughput of lockstep against the number of runs."
     data, p = load_dataset('fashion_mnist'), Protocol(learner=learner, steps=steps)
     data = replace(data, x=data.x.to(device))
-    asked = [(start_pool(data, p, s)[0], p, s, 0) for s in range(max(runs))]
+    asked = [Training(start_pool(data, p, s)[0], p, s, 0) for s in range(max(runs))]
     def to_the_end(f, *args):
         f(*args)
         if device == 'cuda': torch.cuda.synchronize()
-    calls = [partial(to_the_end, train_round, *asked[0]), *(partial(to_the_end, train_lockstep, asked[:n]) for n in runs)]
+    calls = [partial(to_the_end, train_round, asked[0]), *(partial(to_the_end, train_lockstep, asked[:n]) for n in runs)]
     return {name: n*steps/t for name,n,t in zip(['separate', *map(str, runs)], (1, *runs), medians(*calls, repeats=repeats))}
 
 # %% ../../nbs/scale/benchmark.ipynb #5c317b17
