@@ -254,12 +254,12 @@ def test_there_and_back(blobs, name):
 def test_a_run_with_their_strategy(tmp_path, tiny, few, monkeypatch):
     "A whole run of the loop, stopped and gone on with."
     from skactiveml.pool import CoreSet
-    from m2vaal_nb.loop import run
+    from m2vaal_nb.loop import Job, run
     monkeypatch.setitem(SAMPLERS, 'core_set', as_sampler(CoreSet()))
     p = replace(tiny, learner='m2_vaal_no_adv', sampler='core_set')
-    lines = list(run(p, 'core_set', 0, tmp_path/'whole', 'cpu', few))
-    list(run(replace(p, rounds=1), 'core_set', 0, tmp_path/'parts', 'cpu', few))
-    rest = list(run(p, 'core_set', 0, tmp_path/'parts', 'cpu', few))
+    lines = list(run(Job(p, 'core_set', 0), tmp_path/'whole', 'cpu', few))
+    list(run(Job(replace(p, rounds=1), 'core_set', 0), tmp_path/'parts', 'cpu', few))
+    rest = list(run(Job(p, 'core_set', 0), tmp_path/'parts', 'cpu', few))
     assert [len(o['queried']) for o in lines] == [8, 4, 0] and lines[-1]['n_labelled'] == 32
     assert [o['queried'] for o in lines[-len(rest):]] == [o['queried'] for o in rest]
 

@@ -11,7 +11,7 @@ from m2vaal_nb.samplers import (SAMPLERS, class_anchors_rows, discriminator, ent
 from m2vaal_nb.experiments import plan, protocol_for, read_results, run_grid
 from m2vaal_nb.paper.revisit import revisit
 from m2vaal_nb.foundations.machine import pick_device
-from m2vaal_nb.loop import Protocol, n_queries, run
+from m2vaal_nb.loop import Job, Protocol, run
 from m2vaal_nb.models import Encoder, SIZES
 
 nan, inf = float('nan'), float('inf')
@@ -138,7 +138,7 @@ def test_no_cuda_here(monkeypatch):
 # --- logs ---
 @pytest.fixture
 def logged(few, tiny, tmp_path):
-    go = lambda p=tiny, **kw: list(run(p, kw.pop('method', 'random'), kw.pop('seed', 0), tmp_path, 'cpu', few))
+    def go(): return list(run(Job(tiny, 'random', 0), tmp_path, 'cpu', few))
     go()
     return go, tmp_path/'random-0.jsonl'
 
@@ -171,7 +171,7 @@ def test_another_version_goes_on_with_a_warning(logged):
     with pytest.warns(UserWarning, match='goes on with'): assert [l['round'] for l in go()] == [2]
 
 def test_requests_that_do_not_fit_the_data(few, tiny, tmp_path):
-    go = lambda p, method='random', seed=0: list(run(p, method, seed, tmp_path/'x', 'cpu', few))
+    def go(p, method='random', seed=0): return list(run(Job(p, method, seed), tmp_path/'x', 'cpu', few))
     for args,says in [((replace(tiny, max_labels=5000),), 'the pool has 1050 images'), ((replace(tiny, n_val=1100),), 'at least one of 1100'),
                       ((replace(tiny, init_classes=(11,)),), 'has class 11'), ((replace(tiny, sampler='discriminator'),), 'does not reveal `d_N`'),
                       ((replace(tiny, sampler='class_anchors'),), 'does not reveal'), ((tiny, '../escape'), 'letters, digits and underscores'),

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 import pytest
 from m2vaal_nb.scale import cluster
-from m2vaal_nb.scale.cluster import check_address, connected, go_on, pick_cluster_device, run_on_ray
+from m2vaal_nb.scale.cluster import check_address, connected, go_on, on_ray, pick_cluster_device
 from m2vaal_nb.foundations.log import only_writer, read_log
-from m2vaal_nb.loop import run
+from m2vaal_nb.loop import Job, run
 from m2vaal_nb.samplers import SAMPLERS, margin
 
 pytestmark = pytest.mark.cluster
@@ -21,13 +21,19 @@ def ray():
     with connected(os.environ.get('RAY_ADDRESS')) as ray: yield ray
 
 @pytest.fixture
-def jobs(tiny): return [(replace(tiny, learner=l, sampler=s), l, 0) for l,s in dict(vaal='discriminator', classifier='margin').items()]
+def jobs(tiny):
+    both = dict(vaal='discriminator', classifier='margin')
+    return [Job(replace(tiny, learner=l, sampler=s), l, 0) for l,s in both.items()]
 
 @pytest.fixture
 def home(jobs, few, tmp_path):
     "The folder of the same runs in this process."
-    for job in jobs: list(run(*job, tmp_path/'home', 'cpu', few))
+    for job in jobs: list(run(job, tmp_path/'home', 'cpu', few))
     return tmp_path/'home'
+
+def on_this_ray(jobs, folder, data, **kw):
+    tries = dict(tries=kw.pop('tries')) if 'tries' in kw else {}
+    return on_ray(**tries).lines(jobs, folder, data=data, **kw)
 
 def assert_same(a, b):
     logs = sorted(o.name for o in b.glob('*.jsonl'))
@@ -35,8 +41,8 @@ def assert_same(a, b):
     for name in logs: assert timeless(a/name) == timeless(b/name)
 
 def test_logs_are_those_of_one_process(ray, jobs, home, few, tmp_path):
-    lines = list(run_on_ray(jobs, tmp_path/'ray', data=few))
-    assert Counter(l['method'] for l in lines) == {m: 3 for _,m,_ in jobs}
+    lines = list(on_this_ray(jobs, tmp_path/'ray', data=few))
+    assert Counter(l['method'] for l in lines) == {job.method: 3 for job in jobs}
     assert_same(tmp_path/'ray', home)
     assert ray.is_initialized()
 
@@ -44,8 +50,8 @@ def test_goes_on_from_what_is_there(ray, jobs, home, few, tmp_path):
     shutil.copytree(home, tmp_path/'ray')
     log = tmp_path/'ray/vaal-0.jsonl'
     log.write_bytes(b''.join(log.read_bytes().splitlines(True)[:2])[:-50])
-    assert [(l['method'], l['round']) for l in run_on_ray(jobs, tmp_path/'ray', data=few)] == [('vaal', 1), ('vaal', 2)]
-    assert [l['round'] for l in run_on_ray(jobs, tmp_path/'ray', data=few)] == []
+    assert [(l['method'], l['round']) for l in on_this_ray(jobs, tmp_path/'ray', data=few)] == [('vaal', 1), ('vaal', 2)]
+    assert [l['round'] for l in on_this_ray(jobs, tmp_path/'ray', data=few)] == []
     assert_same(tmp_path/'ray', home)
 
 def deadly(mark, times):
@@ -60,28 +66,28 @@ def deadly(mark, times):
 
 def test_a_killed_worker_costs_its_round_and_is_named(ray, tiny, few, tmp_path, monkeypatch):
     monkeypatch.setitem(SAMPLERS, 'deadly', deadly(tmp_path/'mark', 1))
-    job, said = (replace(tiny, sampler='deadly'), 'deadly', 0), []
-    assert [l['round'] for l in run_on_ray([job], tmp_path/'ray', data=few, say=said.append)] == [0, 1, 2]
+    job, said = Job(replace(tiny, sampler='deadly'), 'deadly', 0), []
+    assert [l['round'] for l in on_this_ray([job], tmp_path/'ray', data=few, say=said.append)] == [0, 1, 2]
     assert said == ['The Ray worker on deadly, seed 0 died (ActorDiedError); its run goes on from its log.']
-    list(run(*job, tmp_path/'home', 'cpu', few))
+    list(run(job, tmp_path/'home', 'cpu', few))
     assert_same(tmp_path/'ray', tmp_path/'home')
 
 def test_a_run_that_loses_every_worker_is_given_up_and_the_others_end(ray, tiny, jobs, home, few, tmp_path, monkeypatch):
     monkeypatch.setitem(SAMPLERS, 'deadly', deadly(tmp_path/'mark', 99))
     said, lines = [], []
     with pytest.raises(ValueError, match='deadly, seed 0 lost its Ray worker 2 times') as e:
-        for line in run_on_ray([(replace(tiny, sampler='deadly'), 'deadly', 0), *jobs], tmp_path/'ray', data=few, say=said.append, tries=2): lines.append(line)
+        for line in on_this_ray([Job(replace(tiny, sampler='deadly'), 'deadly', 0), *jobs], tmp_path/'ray', data=few, say=said.append, tries=2): lines.append(line)
     assert '\n' not in str(e.value) and len(said) == 2 and 'given up' in said[1]
     assert len(lines) == 7 and len(read_log(tmp_path/'ray/deadly-0.jsonl')) == 1
     (tmp_path/'ray/deadly-0.jsonl').unlink()
     assert_same(tmp_path/'ray', home)
 
 def test_what_fails_does_not_stop_the_others(ray, jobs, home, few, tmp_path):
-    blind = replace(jobs[1][0], sampler='discriminator')
+    blind = replace(jobs[1].protocol, sampler='discriminator')
     with only_writer_in(tmp_path/'ray', 'busy-0'), pytest.raises(ValueError, match='being written by another process'):
-        list(run_on_ray([(blind, 'busy', 0), (blind, 'blind', 0), *jobs], tmp_path/'ray', data=few))
-    with pytest.raises(ValueError, match='does not reveal `d_N`'): list(run_on_ray([(blind, 'blind', 0)], tmp_path/'ray', data=few))
-    with pytest.raises(ValueError, match='holds another run'): list(run_on_ray([(replace(jobs[0][0], steps=3), *jobs[0][1:])], tmp_path/'ray', data=few))
+        list(on_this_ray([Job(blind, 'busy', 0), Job(blind, 'blind', 0), *jobs], tmp_path/'ray', data=few))
+    with pytest.raises(ValueError, match='does not reveal `d_N`'): list(on_this_ray([Job(blind, 'blind', 0)], tmp_path/'ray', data=few))
+    with pytest.raises(ValueError, match='holds another run'): list(on_this_ray([replace(jobs[0], protocol=replace(jobs[0].protocol, steps=3))], tmp_path/'ray', data=few))
     assert_same(tmp_path/'ray', home)
 
 def only_writer_in(folder, name):
@@ -89,15 +95,15 @@ def only_writer_in(folder, name):
     return only_writer(folder/f'{name}.jsonl')
 
 def test_ctrl_c_leaves_whole_logs_without_a_lock(ray, jobs, home, few, tmp_path):
-    going = run_on_ray(jobs, tmp_path/'ray', data=few)
+    going = on_this_ray(jobs, tmp_path/'ray', data=few)
     next(going)
     with pytest.raises(KeyboardInterrupt): going.throw(KeyboardInterrupt())
     for log in (tmp_path/'ray').glob('*.jsonl'): assert timeless(log) == timeless(home/log.name)[:len(read_log(log))]
-    list(run_on_ray(jobs, tmp_path/'ray', data=few))
+    list(on_this_ray(jobs, tmp_path/'ray', data=few))
     assert_same(tmp_path/'ray', home)
 
 def test_a_removed_log_ends_its_run_in_one_sentence(ray, jobs, few, tmp_path):
-    going = run_on_ray(jobs[:1], tmp_path/'ray', data=few)
+    going = on_this_ray(jobs[:1], tmp_path/'ray', data=few)
     next(going)
     (tmp_path/'ray/vaal-0.jsonl').unlink()
     with pytest.raises(ValueError, match='was changed or removed'): list(going)
@@ -106,12 +112,12 @@ def test_another_kind_of_machine_is_said(ray, jobs, home, few, tmp_path):
     log = tmp_path/'ray/classifier-0.jsonl'
     log.parent.mkdir()
     log.write_text((home/log.name).read_text().splitlines(True)[0].replace('"threads": 1', '"threads": 2'))
-    with pytest.warns(UserWarning, match='was begun with .* and goes on with'): list(run_on_ray(jobs[1:], tmp_path/'ray', data=few))
+    with pytest.warns(UserWarning, match='was begun with .* and goes on with'): list(on_this_ray(jobs[1:], tmp_path/'ray', data=few))
     assert timeless(log) == timeless(home/log.name)
 
 def test_connected_already(ray, jobs, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, 'check_address', lambda address: None)
-    with pytest.raises(ValueError, match='connected to a Ray cluster already'): next(run_on_ray(jobs, tmp_path, '127.0.0.1:6379'))
+    with pytest.raises(ValueError, match='connected to a Ray cluster already'): next(on_ray('127.0.0.1:6379').lines(jobs, tmp_path))
 
 # --- without a Ray ---
 @pytest.mark.parametrize('address, says', [
@@ -135,8 +141,8 @@ def test_what_is_no_ray_is_told_within_seconds(scheme, says):
 
 def test_a_run_moves_after_any_round(jobs, home, few):
     for job in jobs:
-        want = read_log(home/f'{job[1]}-0.jsonl')
-        for n in range(4): assert [l['queried'] for l in go_on(*job, want[:n], data=few)] == [l['queried'] for l in want[n:]]
+        want = read_log(job.log(home))
+        for n in range(4): assert [l['queried'] for l in go_on(job, want[:n], data=few)] == [l['queried'] for l in want[n:]]
 
 def test_devices():
     with pytest.raises(ValueError, match='choose one of auto, cpu, cuda'): pick_cluster_device('tpu', {})
@@ -145,4 +151,4 @@ def test_devices():
 
 def test_without_ray_one_sentence_says_what_to_install(monkeypatch, jobs, tmp_path):
     monkeypatch.setitem(sys.modules, 'ray', None)
-    with pytest.raises(ImportError, match=r"pip install 'm2vaal_nb\[ray\]'"): next(run_on_ray(jobs, tmp_path))
+    with pytest.raises(ImportError, match=r"pip install 'm2vaal_nb\[ray\]'"): next(on_ray().lines(jobs, tmp_path))

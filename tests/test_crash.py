@@ -3,10 +3,11 @@ import multiprocessing, os, resource, shutil, signal, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, psutil, pytest, torch
-from m2vaal_nb.experiments import plan, protocol_for, run_grid
+from m2vaal_nb.experiments import one_by_one, plan, protocol_for, run_grid
 from m2vaal_nb.foundations.log import read_log
-from m2vaal_nb.loop import run
-from m2vaal_nb.scale.workers import run_on_workers
+from m2vaal_nb.samplers import SAMPLERS
+from m2vaal_nb.loop import Job, run
+from m2vaal_nb.scale.workers import on_workers
 
 METHODS = ['margin', 'vaal', 'm2_vaal_no_adv']
 
@@ -33,7 +34,10 @@ def one_thread():
 def job(few, tiny, tmp_path):
     "(folder, method) -> the work of one run, and the log of it."
     p = replace(tiny, steps=12, batch=16)
-    return lambda folder, method='vaal': (lambda: list(run(protocol_for(p, method), method, 1, folder, 'cpu', few)), Path(folder)/f'{method}-1.jsonl')
+    def work(folder, method='vaal'):
+        todo = Job(protocol_for(p, method), method, seed=1)
+        return lambda: list(run(todo, folder, 'cpu', few)), todo.log(folder)
+    return work
 
 @pytest.mark.parametrize('method', METHODS)
 def test_sigkill_at_any_moment(method, job, tmp_path):
@@ -103,7 +107,7 @@ def test_a_full_disk_leaves_a_valid_log(job, tmp_path):
     assert timeless(log) == timeless(whole)
 
 def test_a_removed_folder_ends_the_run_in_one_sentence(few, tiny, tmp_path):
-    lines = run(protocol_for(tiny, 'random'), 'random', 0, tmp_path/'gone', 'cpu', few)
+    lines = run(Job(tiny, 'random', 0), tmp_path/'gone', 'cpu', few)
     next(lines)
     shutil.rmtree(tmp_path/'gone')
     with pytest.raises(ValueError, match='was changed or removed'): next(lines)
@@ -112,10 +116,11 @@ def test_a_removed_folder_ends_the_run_in_one_sentence(few, tiny, tmp_path):
 def test_logs_do_not_depend_on_what_runs_beside_or_before(few, tmp_path):
     small = dict(n_init=20, budget=8, max_labels=36, rounds=1, steps=3, batch=8, n_val=50)
     jobs = plan('fig2b', ['random', 'm2_vaal', 'ta_vaal', 'algorithm_2'], [0, 1], **small)
-    run_grid(jobs, tmp_path/'a', 'cpu', lambda s: None, few)
+    def go(jobs, folder): return run_grid(jobs, tmp_path/folder, one_by_one, 'cpu', few, lambda s: None)
+    go(jobs, 'a')
     torch.manual_seed(5), np.random.seed(5)
-    run_grid(jobs[::-1], tmp_path/'b', 'cpu', lambda s: None, few)
-    pids = [forked(lambda j=j: run_grid([j], tmp_path/'c', 'cpu', lambda s: None, few)) for j in jobs]
+    go(jobs[::-1], 'b')
+    pids = [forked(lambda j=j: go([j], 'c')) for j in jobs]
     assert all(ended(pid)[1] == 0 for pid in pids)
     logs = sorted(o.name for o in (tmp_path/'a').glob('*.jsonl'))
     assert len(logs) == 8
@@ -139,14 +144,15 @@ def test_ctrl_c_on_the_real_command(tmp_path):
 def grid(few, tmp_path):
     small = dict(n_init=20, budget=8, max_labels=44, steps=10, batch=16, n_val=50)
     jobs = plan('fig2b', ['random', 'vaal', 'm2_vaal_no_adv'], [0], **small)
-    return lambda folder, workers=2, say=lambda s: None: run_grid(jobs, tmp_path/folder, 'cpu', say, few, workers)
+    def go(folder, engine=on_workers(2), say=lambda s: None): return run_grid(jobs, tmp_path/folder, engine, 'cpu', few, say)
+    return go
 
 def test_a_killed_worker_costs_its_round_and_is_named(grid, tmp_path):
     said = []
     def say(s):
         said.append(s)
         if len(said) == 3: os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-    grid('two', say=say), grid('one', 1)
+    grid('two', say=say), grid('one', one_by_one)
     died = [s for s in said if 'died' in s]
     assert len(died) == 1 and 'exit status -9' in died[0] and died[0].startswith('The worker on ') and 'its run goes on' in died[0]
     logs = sorted(o.name for o in (tmp_path/'one').glob('*.jsonl'))
@@ -163,9 +169,15 @@ def test_a_run_that_always_kills_its_worker_is_given_up(grid, tmp_path):
     assert any('given up' in s for s in said)
 
 def test_a_failing_run_does_not_stop_the_others(few, tiny, tmp_path):
-    jobs = [(protocol_for(replace(tiny, lr=lr), m), m, 0) for m,lr in (('random', 1e20), ('margin', 1e-3), ('entropy', 1e-3))]
-    with pytest.raises(ValueError, match='Training diverged'): list(run_on_workers(jobs, tmp_path, 2, data=few))
-    assert [len(read_log(tmp_path/f'{m}-0.jsonl')) for _,m,_ in jobs] == [0, 3, 3]
+    jobs = [Job(protocol_for(replace(tiny, lr=lr), m), m, 0) for m,lr in (('random', 1e20), ('margin', 1e-3), ('entropy', 1e-3))]
+    with pytest.raises(ValueError, match='Training diverged'): list(on_workers(2).lines(jobs, tmp_path, 'cpu', few))
+    assert [len(read_log(job.log(tmp_path))) for job in jobs] == [0, 3, 3]
+
+def test_a_sampler_without_a_file_is_named(few, tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(SAMPLERS, 'mine', lambda view, budget: view.ids[:budget])
+    jobs = [Job(replace(tiny, sampler='mine'), 'mine', 0), Job(tiny, 'random', 0)]
+    with pytest.raises(ValueError, match='The sampler mine cannot go to another process'): list(on_workers(2).lines(jobs, tmp_path, 'cpu', few))
+    assert len(read_log(jobs[1].log(tmp_path))) == 3
 
 def test_workers_die_with_their_parent(grid, tmp_path):
     pid = forked(lambda: grid('orphans'))
@@ -176,5 +188,5 @@ def test_workers_die_with_their_parent(grid, tmp_path):
     os.kill(pid, signal.SIGKILL)
     ended(pid)
     assert not psutil.wait_procs(family, timeout=10)[1]
-    grid('orphans'), grid('one', 1)
+    grid('orphans'), grid('one', one_by_one)
     for log in (tmp_path/'one').glob('*.jsonl'): assert timeless(log) == timeless(tmp_path/'orphans'/log.name)

@@ -1,5 +1,5 @@
 "What is read from logs, drawn from them, and said while they grow."
-import re, shutil, sys, time
+import itertools, re, shutil, sys, time
 from dataclasses import asdict, replace
 import numpy as np, pandas as pd, pytest, torch
 from conftest import ROOT
@@ -7,23 +7,29 @@ from scipy import stats
 from m2vaal_nb import cli, experiments
 from m2vaal_nb.paper import fig3, report
 from m2vaal_nb.data import CLASSES
-from m2vaal_nb.experiments import (METHODS, PROTOCOLS, Progress, accuracy_table, band, duration,
-    methods_in, n_workers, plan, plot_curves, read_results, run_grid, sweep_table)
+from m2vaal_nb.experiments import (
+    LINEUPS, METHODS, PROTOCOLS, Progress, accuracy_table, band, drawn, duration, methods_in,
+    one_by_one, plan, plot_curves, read_results, run_grid, sweep_table, tell)
 from m2vaal_nb.paper.fig3 import reconstruct, show_reconstructions
 from m2vaal_nb.paper.pictures import latent_map
 from m2vaal_nb.paper.revisit import revisit, rewind
 from m2vaal_nb.foundations.log import read_log
-from m2vaal_nb.loop import run
+from m2vaal_nb.loop import Job, run
+from m2vaal_nb.scale.lockstep import in_lockstep
+from m2vaal_nb.scale.workers import on_workers
 from m2vaal_nb.losses import LEARNERS
 from m2vaal_nb.samplers import SAMPLERS
 
 SMALL = dict(n_init=20, budget=8, max_labels=44, rounds=1, steps=2, batch=8, n_val=50)
 
+def go(jobs, folder, few, engine=one_by_one, say=lambda s: None):
+    return run_grid(jobs, folder, engine, 'cpu', few, say)
+
 @pytest.fixture(scope='module')
 def logs(few, tmp_path_factory):
     "Three methods, two seeds, and what was said."
     folder, said = tmp_path_factory.mktemp('results')/'demo', []
-    run_grid(plan('demo', ['random', 'm2_vaal', 'algorithm_2'], [0, 1], **SMALL), folder, 'cpu', said.append, few)
+    go(plan('demo', ['random', 'm2_vaal', 'algorithm_2'], [0, 1], **SMALL), folder, few, say=said.append)
     return folder, said
 
 def test_progress_counts_every_round_and_estimates_the_rest(logs):
@@ -33,19 +39,19 @@ def test_progress_counts_every_round_and_estimates_the_rest(logs):
     assert all('left' in s for s in said[:-1]) and 'left' not in said[-1]
 
 def test_the_last_of_two_workers_has_its_own_time_to_go():
-    jobs = plan('demo', ['random', 'vaal'], [0], **SMALL)
     said = []
-    tell = Progress(jobs, {('random', 0): 0, ('vaal', 0): 0}, said.append, workers=2)
+    there = dict.fromkeys(plan('demo', ['random', 'vaal'], [0], **SMALL), 0)
+    progress = Progress(there, dict(classifier=.01, vaal=.055), said.append, at_once=2)
     line = dict(seed=0, round=0, n_labelled=20, test_acc=.5)
-    tell(dict(line, method='random', timing=dict(train=8., score=2.)))
+    tell(progress, dict(line, method='random', timing=dict(train=8., score=2.)))
     assert 'about 1 min 50 s left' in said[-1]                 # two rounds of vaal at 5.5 times 10 s, one after the other: no less
     assert [duration(s) for s in (3, 61, 3600*2+120)] == ['3 s', '1 min 01 s', '2 h 02 min']
 
 def test_a_shared_round_0_changes_no_log(logs, few, tmp_path):
     "random and margin of one seed share a training; alone they log the same."
     jobs = plan('demo', ['random', 'margin'], [0], **SMALL)
-    run_grid(jobs, tmp_path/'together', 'cpu', lambda s: None, few)
-    for job in jobs: run_grid([job], tmp_path/'alone', 'cpu', lambda s: None, few)
+    go(jobs, tmp_path/'together', few)
+    for job in jobs: go([job], tmp_path/'alone', few)
     without = lambda d, m: [{k: v for k,v in l.items() if k != 'timing'} for l in read_log(tmp_path/d/f'{m}-0.jsonl')]
     for m in ('random', 'margin'): assert without('together', m) == without('alone', m)
     assert read_log(tmp_path/'together/margin-0.jsonl')[0]['timing']['train'] < .2*read_log(tmp_path/'alone/margin-0.jsonl')[0]['timing']['train']
@@ -62,9 +68,12 @@ def test_table_and_band_are_those_of_numpy_and_scipy(logs):
 def test_curves_show_what_the_table_says(logs):
     runs = read_results(logs[0])
     ax = plot_curves(runs, 'A title').axes[0]
-    drawn = {l.get_label().split()[0]: l.get_xydata() for l in ax.lines}
-    assert set(drawn) == set(runs.method) and ax.get_title() == 'A title' and ax.get_xlabel() and ax.get_ylabel() and ax.get_legend()
-    for m,xy in drawn.items(): assert np.allclose(xy[:,1], 100*runs[runs.method == m].groupby('n_labelled').test_acc.mean())
+    shown = {l.get_label().split(' (')[0]: l.get_xydata() for l in ax.lines}
+    assert set(shown) == {METHODS[m].name for m in runs.method} and ax.get_title() == 'A title'
+    assert ax.get_xlabel() and ax.get_ylabel() and ax.get_legend()
+    for m in set(runs.method):
+        xy = shown[METHODS[m].name]
+        assert np.allclose(xy[:,1], 100*runs[runs.method == m].groupby('n_labelled').test_acc.mean())
 
 def test_revisit_brings_back_the_very_query(logs, few):
     for method in ('m2_vaal', 'algorithm_2'):
@@ -83,7 +92,7 @@ def test_revisit_brings_back_the_very_query(logs, few):
 def test_commands_from_end_to_end(few, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiments, 'dataset', lambda name: few)
     monkeypatch.setitem(PROTOCOLS, 'demo', replace(PROTOCOLS['demo'], **SMALL, init_classes=()))
-    monkeypatch.setattr(experiments, 'n_workers', lambda *_: 1)
+    monkeypatch.setattr(cli, 'engine_for', lambda *_: one_by_one)
     monkeypatch.setitem(sys.modules, 'm2vaal_nb.interop.tensorboard', None)          # not imported: nobody asked for TensorBoard
     out = str(tmp_path/'out')
     cli.m2vaal_run.__wrapped__('demo', 'random,vaal', '0,1', out=out)
@@ -98,17 +107,50 @@ def test_commands_from_end_to_end(few, tmp_path, monkeypatch, capsys):
 def test_lockstep_makes_the_same_first_queries(logs, few, tmp_path):
     "Beyond the first rounds single precision may tell lockstep from separate runs; two short ones it does not."
     jobs = plan('demo', ['random', 'm2_vaal', 'm2_vaal_no_adv', 'm2_random'], [0, 1], **SMALL)
-    run_grid(jobs, tmp_path/'lockstep', 'cpu', lambda s: None, few, 'lockstep')
-    run_grid(jobs, tmp_path/'alone', 'cpu', lambda s: None, few)
+    go(jobs, tmp_path/'lockstep', few, in_lockstep())
+    go(jobs, tmp_path/'alone', few)
     for log in (tmp_path/'alone').glob('*.jsonl'):
         assert [l['queried'] for l in read_log(log)] == [l['queried'] for l in read_log(tmp_path/'lockstep'/log.name)]
 
-def test_workers_asked_for():
-    jobs = plan('fig2b')
-    assert n_workers(3, jobs, 'cpu') == 3 and n_workers(99, jobs, 'cpu') == len(jobs) and n_workers('auto', jobs, 'cpu') >= 1 and n_workers('auto', jobs[:1], 'cpu') == 1 and n_workers('lockstep', jobs, 'cpu') == 0
+@pytest.mark.parametrize('word, n, at_once', [('3', 8, 3), ('99', 8, 8), ('3', 1, 1), ('1', 8, 1), ('lockstep', 8, 1)])
+def test_words_of_the_shell_are_engines(word, n, at_once):
+    engine = cli.engine_for(word, n, 'cpu')
+    assert engine.at_once == at_once and (engine is one_by_one) == (at_once == 1 and word != 'lockstep')
+
+def test_engines_asked_for():
+    assert 1 <= cli.engine_for('auto', 99, 'cpu').at_once <= 99 and cli.engine_for('auto', 1, 'cpu') is one_by_one
     for bad in (0, -1, 1.5, 'many', True, None):
-        with pytest.raises(ValueError, match="allowed are 'auto'|an integer, at least 1"): n_workers(bad, jobs, 'cpu')
-    with pytest.raises(ValueError, match='share one dataset'): run_grid([*jobs, *plan('mnist')], 'nowhere')
+        with pytest.raises(ValueError, match='an integer of them, at least 1'): on_workers(bad)
+    with pytest.raises(ValueError, match='share one dataset'): run_grid([*plan('fig2b'), *plan('mnist')], 'nowhere')
+    with pytest.raises(ValueError, match='give one_by_one'): run_grid(plan('fig2b'), 'nowhere', 'cpu')
+    with pytest.raises(ValueError, match='share one dataset'): run_grid([], 'nowhere')
+
+def test_what_does_not_fit_is_found_before_anything_runs(few, tmp_path):
+    blind = Job(replace(plan('demo', ['random'], **SMALL)[0].protocol, sampler='discriminator'), 'blind', 0)
+    with pytest.raises(ValueError, match='does not reveal `d_N`'): go([*plan('demo', **SMALL), blind], tmp_path/'x', few)
+    assert not (tmp_path/'x').exists()
+
+# --- methods ---
+def lab(colour):
+    "CIE Lab, in which distances are those that people see."
+    c = np.array([int(colour[i:i+2], 16) for i in (1, 3, 5)])/255
+    c = np.where(c > .04045, ((c + .055)/1.055)**2.4, c/12.92)
+    xyz = np.array([[.4124, .3576, .1805], [.2126, .7152, .0722], [.0193, .1192, .9505]])@c/[.95047, 1, 1.08883]
+    x, y, z = np.where(xyz > .008856, np.cbrt(xyz), 7.787*xyz + 16/116)
+    return np.array([116*y - 16, 500*(x - y), 200*(y - z)])
+
+@pytest.mark.parametrize('name', LINEUPS)
+def test_no_two_methods_of_a_figure_share_a_colour(name):
+    colours = [m.colour for m in drawn([*LINEUPS[name], 'mine', 'yours']).values()]
+    for a,b in itertools.combinations(colours, 2): assert np.linalg.norm(lab(a) - lab(b)) > 20
+
+def test_every_colour_is_seen_on_white_and_on_black():
+    for m in drawn([*METHODS, 'mine', 'yours', 'theirs', 'else']).values(): assert 40 < lab(m.colour)[0] < 80
+
+def test_methods_name_what_exists():
+    for m in METHODS.values(): assert m.learner in LEARNERS and m.sampler in SAMPLERS
+    assert {slug for lineup in LINEUPS.values() for slug in lineup} <= set(METHODS)
+    assert PROTOCOLS.keys() == LINEUPS.keys()
 
 # --- logs of other people, damaged and unfinished ---
 def test_class_names_are_those_of_the_datasets(few):
@@ -122,7 +164,8 @@ def mixed(logs, few, tmp_path, monkeypatch):
     folder = shutil.copytree(logs[0].parent, tmp_path/'mixed')
     with monkeypatch.context() as m:
         m.setitem(SAMPLERS, 'ratio', SAMPLERS['margin'])
-        list(run(replace(plan('demo', ['random'], **SMALL)[0][0], sampler='ratio'), 'm2_ratio', 0, folder/'demo', 'cpu', few))
+        p = plan('demo', ['random'], **SMALL)[0].protocol
+        list(run(Job(replace(p, sampler='ratio'), 'm2_ratio', 0), folder/'demo', 'cpu', few))
     (folder/'bad').mkdir()
     (folder/'bad/random-0.jsonl').write_text('nonsense\n')
     return folder
@@ -130,7 +173,8 @@ def mixed(logs, few, tmp_path, monkeypatch):
 def test_methods_registered_elsewhere_are_read_and_drawn(mixed):
     runs = read_results(mixed/'demo')
     assert 'ratio' not in SAMPLERS and methods_in(runs) == [*(m for m in METHODS if m in set(runs.method)), 'm2_ratio'] == list(accuracy_table(runs).index)
-    assert 'm2_ratio' in {l.get_label().split()[0] for l in plot_curves(runs).axes[0].lines}
+    lines = plot_curves(runs).axes[0].lines
+    assert 'm2_ratio' in {l.get_label().split()[0] for l in lines} and len({l.get_color() for l in lines}) == len(lines)
     with pytest.raises(ValueError, match="Unknown sampler 'ratio'"): rewind(mixed/'demo/m2_ratio-0.jsonl', 0)       # here its meaning is needed
 
 def test_figures_need_no_images_and_outlive_a_bad_folder(mixed, tmp_path, monkeypatch, capsys):
@@ -148,7 +192,7 @@ def test_claims_that_cannot_be_judged_do_not_undo_the_figures(mixed, tmp_path, c
 
 def test_of_a_sweep_finished_runs_count(few, tmp_path):
     for setting,methods in {'base': ['random', 'vaal'], 'beta-10.0': ['vaal']}.items():
-        run_grid(plan('demo', methods, [0, 1], **SMALL), tmp_path/'sensitivity'/setting, 'cpu', lambda s: None, few)
+        go(plan('demo', methods, [0, 1], **SMALL), tmp_path/'sensitivity'/setting, few)
     log = tmp_path/'sensitivity/base/vaal-1.jsonl'
     log.write_text(log.read_text().splitlines(True)[0])
     runs = report.read_logs(tmp_path)[1]['sensitivity']
@@ -164,7 +208,7 @@ def test_every_sweep_has_a_table(tmp_path, capsys):
 
 def test_lockstep_shares_its_time_out(few, tmp_path):
     jobs, started = plan('demo', ['random', 'margin', 'entropy'], [0, 1], **{**SMALL, 'rounds': None, 'steps': 20}), time.perf_counter()
-    run_grid(jobs, tmp_path, 'cpu', lambda s: None, few, 'lockstep')
+    go(jobs, tmp_path, few, in_lockstep())
     assert sum(sum(line['timing'].values()) for log in tmp_path.glob('*.jsonl') for line in read_log(log)) < time.perf_counter() - started
 
 def test_a_probe_that_is_interrupted_promises_nothing(tmp_path, monkeypatch, capsys):

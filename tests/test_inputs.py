@@ -240,7 +240,7 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
         'samplers.Cluster', 'samplers.Cluster.best', 'samplers.shares', 'samplers.clusters', 'interop.views.check_rows', 'interop.scikit_activeml.ask_skactiveml'),
     'reads a log that this package wrote': ('foundations.log.', 'paper.why.gradient_cosines', 'paper.why.latent_structure',
         'paper.fig3.probe_reconstructions', 'paper.pictures.plot_class_bars'),
-    'statistics and times': ('paper.statistics.', 'scale.benchmark.', 'own_images.advice.advice'),
+    'statistics and times': ('paper.statistics.', 'scale.benchmark.', 'own_images.accuracy.advice'),
     'needs a cluster': ('scale.cluster.run_on_ray',),
     'labels of any type, and a classifier of somebody else': ('interop.views.places', 'interop.scikit_activeml.SamplerStrategy.query', 'interop.scikit_activeml.Revealed.fit'),
 }
@@ -259,12 +259,12 @@ def toy():
     pool, _ = start_pool(data, p, 0)
     view = PoolView(np.arange(6), 0, p_6_3, z_6_2, u_6, z_L_D=z_6_2, y_L=y_6)
     learner = LEARNERS['m2']
-    return SimpleNamespace(x=x, y=y, data=data, p=p, pool=pool, view=view, learner=learner, nets=fresh_nets(learner, pool, p, 0, 0))
+    return SimpleNamespace(x=x, y=y, data=data, p=p, pool=pool, view=view, learner=learner, nets=fresh_nets(learner, Training(pool, p, 0, 0)))
 
 def logged(folder):
     "The folder, with a log in it."
     from m2vaal_nb.loop import run
-    list(run(toy().p, 'random', 0, folder, 'cpu', toy().data))
+    list(run(Job(toy().p, 'random', 0), folder, 'cpu', toy().data))
     return folder/'random-0.jsonl'
 
 class Known:
@@ -298,21 +298,12 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'samplers.class_anchors_rows': ({}, dict(n_classes=3)),
     'samplers.weighted_anchors_rows': (),
     'loop.Protocol': ({}, {}),
+    'loop.Job': (lambda: dict(protocol=toy().p, method='random'),),
     'loop.start_pool': (lambda: dict(data=toy().data, p=toy().p),),
-    'loop.draw': (lambda: dict(pool=toy().pool, p=toy().p),),
-    'loop.fresh_nets': (lambda: dict(learner=toy().learner, pool=toy().pool, p=toy().p),),
     'loop.predict': (lambda: dict(nets=toy().nets, learner=toy().learner), {}, {'none'}),
     'loop.view_pool': (lambda: dict(nets=toy().nets, learner=toy().learner, pool=toy().pool, p=toy().p),),
     'loop.accuracy': (lambda: dict(nets=toy().nets, learner=toy().learner), {}, {'too large'}),
     'loop.discriminator_quality': ({}, {}, any_rows),
-    'loop.identity': (lambda: dict(p=toy().p, method='random'),),
-    'loop.train_round': (lambda: dict(pool=toy().pool, p=toy().p),),
-    'loop.query_seed': (),
-    'loop.query_round': (lambda: dict(nets=toy().nets, pool=toy().pool, p=toy().p, data=toy().data, val=np.arange(2)), {}, {'0'}),
-    'loop.stored_lines': (lambda tmp: dict(path=tmp/'none.jsonl', p=toy().p, method='random'),),
-    'loop.rounds': (lambda tmp: dict(p=toy().p, method='random', folder=tmp, device='cpu', data=toy().data),),
-    'loop.run': (lambda tmp: dict(p=toy().p, method='random', folder=tmp, device='cpu', data=toy().data),),
-    'experiments.n_workers': (dict(jobs=[1, 2, 3], device='cpu'),),
     'scale.cluster.go_on': (lambda: dict(p=toy().p, method='random', lines=[], data=toy().data),),
     'scale.lockstep.run_in_lockstep': (lambda tmp: dict(jobs=[], folder=tmp),),
     'scale.workers.run_on_workers': (lambda tmp: dict(jobs=[], folder=tmp),),
@@ -323,7 +314,7 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'own_images.query.view_blocks': (lambda: dict(nets=toy().nets, pool=toy().pool, p=replace(toy().p, learner='m2')),),
     'own_images.query.query_protocol': (dict(left=6, method='margin'),),
     'own_images.query.next_images': (lambda: dict(pool=toy().pool, steps=1),),
-    'own_images.advice.cross_validate': (lambda: dict(pool=toy().pool, steps=1),),
+    'own_images.accuracy.cross_validate': (lambda: dict(pool=toy().pool, steps=1),),
     'interop.modal.modal_query': (lambda: dict(learner=Known, X_pool=z_6_2),),
     'interop.views.view_of': (lambda: dict(model=Known.estimator, X_N=z_6_2, X_L=z_6_2, y_L=y_6),), # labels may be of any type
     'interop.tensorboard.picked_images': (lambda: dict(line=dict(queried=[3, 1, 2], method='a', seed=0), data=toy().data),),
@@ -386,7 +377,7 @@ def shown_as(a):
     if inspect.isfunction(a): return a(np.array([2, 0])).tolist()
     return [[np.asarray(image.get_array()).tolist() for image in ax.get_images()] + [ax.get_title()] for ax in a.axes]
 
-SLOW = ('paper.', 'own_images.folder.', 'own_images.advice.') # they draw or train, so a few forms stand for all
+SLOW = ('paper.', 'own_images.folder.', 'own_images.accuracy.') # they draw or train, so a few forms stand for all
 FEW = {'tensor', 'reversed', 'pandas', 'bfloat16', 'with gradients', np.int8, torch.tensor}
 
 @pytest.mark.parametrize('name, param, kind', tried())
@@ -473,7 +464,7 @@ def test_a_run_with_settings_of_numpy(tmp_path):
     from m2vaal_nb.experiments import plan
     p, of_numpy = toy().p, replace(toy().p, steps=np.int32(1), lr=np.float64(1e-3), init_classes=np.array([0, 2]), init_balanced=np.True_)
     assert of_numpy == replace(p, init_classes=(0, 2), init_balanced=True) and hash(of_numpy)
-    lines = [list(run(q, 'random', seed, tmp_path/str(i), 'cpu', toy().data)) for i,(q,seed) in enumerate([(of_numpy, np.int64(3)), (replace(p, init_classes=[0, 2], init_balanced=True), 3)])]
+    lines = [list(run(Job(q, 'random', seed), tmp_path/str(i), 'cpu', toy().data)) for i,(q,seed) in enumerate([(of_numpy, np.int64(3)), (replace(p, init_classes=[0, 2], init_balanced=True), 3)])]
     assert [alike(a, b) for a,b in zip(*lines)] == [True, True] and lines[0][0]['seed'] == 3
     assert plan('demo', ['random'], np.arange(2)) == plan('demo', ['random'], [0, 1])
 

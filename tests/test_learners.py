@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 import numpy as np, pytest, torch
 from m2vaal_nb.foundations.chance import rng
 from m2vaal_nb.experiments import METHODS, protocol_for
-from m2vaal_nb.loop import adam, batches, draw, fresh_nets, run, start_pool, train, train_step, view_pool
+from m2vaal_nb.loop import Job, Training, adam, draw, fresh_nets, run, start_pool, train, train_step, view_pool
 from m2vaal_nb.losses import LEARNERS
 from m2vaal_nb.losses import TERMS, elbo_terms
 from m2vaal_nb.models import NETS
@@ -16,14 +16,16 @@ LETTERS = dict(zip('TEGDR', NETS))
 @pytest.fixture
 def pool(few, tiny): return start_pool(few, tiny, 0)[0]
 
+def first(pool, p, round=0): return Training(pool, p, seed=0, round=round)
+
 def weights(nets): return {n: torch.cat([w.detach().flatten().clone() for w in net.parameters()]) for n,net in nets.items()}
 
 @every
 def test_loss_falls(name, pool, tiny):
     p, learner = replace(tiny, steps=60, batch=20), LEARNERS[name]
-    nets, terms = fresh_nets(learner, pool, p, 0, 0), {**TERMS, **elbo_terms(p.elbo)}
+    nets, terms = fresh_nets(learner, first(pool, p)), {**TERMS, **elbo_terms(p.elbo)}
     opts, values = [adam([w for n in phase.trains for w in nets[n].parameters()], p) for phase in learner.phases], []
-    for b in batches(pool.x, draw(pool, p, 0, 0)): values.append(train_step(nets, learner, opts, p, terms, b))
+    for b in draw(first(pool, p)).batches(pool.x): values.append(train_step(nets, learner, opts, p, terms, b))
     for term in ('classification', 'reconstruction', 'marginal_reconstruction'):
         if term in values[0]: assert np.mean([v[term] for v in values[-5:]]) < .8*values[0][term]
 
@@ -32,26 +34,26 @@ def test_each_phase_moves_its_own_nets_only(name, pool, tiny):
     learner = LEARNERS[name]
     assert ''.join(k for k,n in LETTERS.items() if n in learner.nets) == NAMES[name]
     for phase in learner.phases:
-        nets = fresh_nets(learner, pool, tiny, 0, 0)
+        nets = fresh_nets(learner, first(pool, tiny))
         before = weights(nets)
         def params(ph): return [w for n in ph.trains for w in nets[n].parameters()]
         opts = [adam(params(ph), tiny) if ph is phase else torch.optim.SGD(params(ph), lr=0.) for ph in learner.phases]      # the others stand still
-        for batch in batches(pool.x, draw(pool, tiny, 0, 0)): train_step(nets, learner, opts, tiny, {**TERMS, **elbo_terms(tiny.elbo)}, batch)
+        for batch in draw(first(pool, tiny)).batches(pool.x): train_step(nets, learner, opts, tiny, {**TERMS, **elbo_terms(tiny.elbo)}, batch)
         assert {n for n,w in weights(nets).items() if not torch.equal(w, before[n])} == set(phase.trains)
 
 def test_vaal_trains_the_same_classifier_as_no_vae_at_all(pool, tiny):
     "T and VAE share nothing in VAAL: one seed, one classifier."
     got = {}
     for name in ('classifier', 'vaal', 'm2_vaal'):
-        nets = fresh_nets(LEARNERS[name], pool, tiny, 0, 0)
-        train(nets, LEARNERS[name], tiny, pool.x, draw(pool, tiny, 0, 0))
+        nets = fresh_nets(LEARNERS[name], first(pool, tiny))
+        train(nets, LEARNERS[name], tiny, pool.x, draw(first(pool, tiny)))
         got[name] = weights(nets)['classifier']
     assert torch.equal(got['classifier'], got['vaal']) and not torch.equal(got['classifier'], got['m2_vaal'])
 
 @every
 def test_scores_in_eval_mode_without_gradients(name, pool, tiny):
     learner = LEARNERS[name]
-    nets = fresh_nets(learner, pool, tiny, 0, 0).train()
+    nets = fresh_nets(learner, first(pool, tiny)).train()
     view, d_L = view_pool(nets, learner, pool, tiny)
     assert not any(m.training for m in nets.modules()) and not view.p_N_C.requires_grad
     assert (view.ids == pool.unlabelled).all() and (view.y_L == pool.y).all()
@@ -61,27 +63,28 @@ def test_scores_in_eval_mode_without_gradients(name, pool, tiny):
 
 @every
 def test_from_scratch_means_from_scratch(name, pool, tiny):
-    nets = fresh_nets(LEARNERS[name], pool, tiny, 0, 1)
+    nets = fresh_nets(LEARNERS[name], first(pool, tiny, round=1))
     fresh = weights(nets)
-    train(nets, LEARNERS[name], tiny, pool.x, draw(pool, tiny, 0, 1))
-    again = weights(fresh_nets(LEARNERS[name], pool, tiny, 0, 1))
+    train(nets, LEARNERS[name], tiny, pool.x, draw(first(pool, tiny, round=1)))
+    again = weights(fresh_nets(LEARNERS[name], first(pool, tiny, round=1)))
     assert all(torch.equal(again[n], fresh[n]) for n in fresh)
 
 def test_warmup_comes_before_and_changes_no_draw_of_one_run_without(pool, tiny):
     p = replace(tiny, warmup_steps=3)
-    assert [b.progress for b in batches(pool.x, draw(pool, p, 0, 0), 3)] == [0, 0, 0, 0, .5]
-    assert torch.equal(draw(pool, tiny, 0, 0).eps[0], draw(pool, p, 0, 0).eps[0])
+    assert [b.progress for b in draw(first(pool, p)).batches(pool.x, 3)] == [0, 0, 0, 0, .5]
+    assert torch.equal(draw(first(pool, tiny)).eps[0], draw(first(pool, p)).eps[0])
 
 @pytest.mark.parametrize('elbo', ['bernoulli', 'gaussian', 'published'])
 def test_every_scale_trains(elbo, pool, tiny):
-    losses = train(fresh_nets(LEARNERS['m2_vaal'], pool, tiny, 0, 0), LEARNERS['m2_vaal'], replace(tiny, elbo=elbo), pool.x, draw(pool, tiny, 0, 0))
+    t = first(pool, tiny)
+    losses = train(fresh_nets(LEARNERS['m2_vaal'], t), LEARNERS['m2_vaal'], replace(tiny, elbo=elbo), pool.x, draw(t))
     assert all(np.isfinite(v) for v in losses.values())
 
 # --- runs ---
 @pytest.mark.parametrize('method', METHODS)
 def test_a_run_keeps_the_contract_of_the_log(method, few, tiny, tmp_path):
     p = protocol_for(tiny, method)
-    lines = list(run(p, method, 3, tmp_path, 'cpu', few))
+    lines = list(run(Job(p, method, 3), tmp_path, 'cpu', few))
     text = (tmp_path/f'{method}-3.jsonl').read_text()
     assert [json.loads(l) for l in text.splitlines()] == lines and 'NaN' not in text
     assert [l['n_labelled'] for l in lines] == [20, 28, 32] and [len(l['queried']) for l in lines] == [8, 4, 0]
@@ -97,11 +100,12 @@ def test_a_run_keeps_the_contract_of_the_log(method, few, tiny, tmp_path):
     assert not np.isin(pool.labelled, val).any()
 
 def test_round_0_is_the_same_for_every_sampler(few, tiny, tmp_path):
-    first = [next(run(protocol_for(tiny, m), m, 0, tmp_path, 'cpu', few)) for m in ('random', 'margin', 'entropy')]
+    first = [next(run(Job(protocol_for(tiny, m), m, 0), tmp_path, 'cpu', few)) for m in ('random', 'margin', 'entropy')]
     for k in ('initial', 'train_loss', 'test_acc', 'val_acc'): assert first[0][k] == first[1][k] == first[2][k]
 
 def test_a_pool_bought_to_the_last_image(few, tiny, tmp_path):
     small = replace(few, x=few.x[:60], y=few.y[:60])
     for method in ('margin', 'm2_vaal_no_adv', 'algorithm_2'):
-        lines = list(run(protocol_for(replace(tiny, n_val=20, max_labels=40, budget=15), method), method, 0, tmp_path, 'cpu', small))
+        p = protocol_for(replace(tiny, n_val=20, max_labels=40, budget=15), method)
+        lines = list(run(Job(p, method, 0), tmp_path, 'cpu', small))
         assert [l['n_labelled'] for l in lines] == [20, 35, 40] and lines[-1]['d_auc'] is None

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt, numpy as np, pytest
 from conftest import ROOT
 from m2vaal_nb.paper import pictures
 from m2vaal_nb.data import Dataset
-from m2vaal_nb.experiments import plan, run_grid
+from m2vaal_nb.experiments import one_by_one, plan, run_grid
 from m2vaal_nb.paper.revisit import revisit
 from m2vaal_nb.foundations.log import read_log
 from m2vaal_nb.paper.pictures import draw_run, plot_class_bars, plot_scores, score_of, show_picks
@@ -18,7 +18,7 @@ SCORED = dict(random='1 − probability of the predicted class (random does not 
 @pytest.fixture(scope='module')
 def logs(few, tmp_path_factory):
     "A log of every kind of learner and sampler."
-    return run_grid(plan('demo', SCORED, **SMALL), tmp_path_factory.mktemp('logs'), 'cpu', lambda s: None, few)
+    return run_grid(plan('demo', SCORED, **SMALL), tmp_path_factory.mktemp('logs'), one_by_one, 'cpu', few, lambda s: None)
 
 def draw(log, *args, **kw): return draw_run(log, *args, device='cpu', say=lambda s: None, **kw)
 

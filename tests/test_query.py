@@ -5,12 +5,12 @@ import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from m2vaal_nb.cli import m2vaal_query
 from m2vaal_nb.data import load_dataset
-from m2vaal_nb.experiments import METHODS, protocol_for
+from m2vaal_nb.experiments import METHODS, Method, protocol_for
 from m2vaal_nb.own_images.files import image_paths
 from m2vaal_nb.interop.label_studio import label_studio_config, label_studio_labels, label_studio_tasks
 from m2vaal_nb.losses import LEARNERS
-from m2vaal_nb.loop import Protocol, train_round, view_pool
-from m2vaal_nb.own_images.advice import advice, cross_validate
+from m2vaal_nb.loop import Protocol, Training, train_round, view_pool
+from m2vaal_nb.own_images.accuracy import advice, cross_validate
 from m2vaal_nb.own_images.query import known_pool, next_images, trained, view_blocks
 from m2vaal_nb.samplers import SAMPLERS, SCORES
 
@@ -110,7 +110,7 @@ def test_one_training_is_that_of_the_loop(method):
     fashion = load_dataset()
     pool = known_pool(fashion.x[:60], np.where(np.arange(60) < 12, fashion.y[:60], -1), fashion.classes)
     p = protocol_for(Protocol(steps=2), method)
-    nets, same = trained(pool, p), train_round(pool, p, 0, 0)[0]
+    nets, same = trained(pool, p), train_round(Training(pool, p, 0, 0))[0]
     for a,b in zip(nets.state_dict().values(), same.state_dict().values()): assert torch.equal(a, b)
     small, whole = view_blocks(nets, pool, p, 3, block=7), view_pool(nets, LEARNERS[p.learner], pool, p, 3)[0]
     for k,v in vars(whole).items():
@@ -195,7 +195,7 @@ def test_any_method(photos, capsys, method):
 
 def test_a_strangers_sampler(photos, capsys, monkeypatch):
     "Registered, it chooses; the score is empty until it brings one."
-    monkeypatch.setitem(METHODS, 'mine', ('classifier', 'mine'))
+    monkeypatch.setitem(METHODS, 'mine', Method('mine', 'classifier', 'mine'))
     monkeypatch.setitem(SAMPLERS, 'mine', mine := lambda view, budget: view.ids[:budget])
     def scores(): query('photos', '--labels', 'labels.csv', '--budget', '3', '--steps', '1', '--method', 'mine'); return pd.read_csv('next.csv').score.tolist()
     assert np.isnan(scores()).all()
@@ -232,7 +232,7 @@ def test_a_large_seed(photos, capsys, seed):
     assert 'on the 9 labels at hand' in capsys.readouterr().out
 
 def test_what_takes_time_has_a_bar(photos, monkeypatch):
-    from m2vaal_nb.own_images import folder, images, query as one_query, advice
+    from m2vaal_nb.own_images import folder, images, query as one_query, accuracy as advice
     bars = []
     def counted(items, what, total=None):
         bars.append([what, 0])

@@ -4,11 +4,12 @@ from scipy.spatial.distance import cdist
 from m2vaal_nb.data import load_dataset, split_ids
 from m2vaal_nb.experiments import METHODS, plan, run_grid
 from m2vaal_nb.foundations.log import read_log
-from m2vaal_nb.loop import query_seed, start_pool, train_round, view_pool
+from m2vaal_nb.loop import Training, start_pool, train_round, view_pool
 from m2vaal_nb.losses import LEARNERS
 from m2vaal_nb.samplers import BLOCK, SMALL
+from m2vaal_nb.scale.workers import on_workers
 
-JOBS = {method: (p, method, seed) for p,method,seed in plan('fig2b', METHODS, rounds=2, steps=20)}
+JOBS = {job.method: job for job in plan('fig2b', METHODS, rounds=2, steps=20)}
 
 @pytest.fixture(scope='module')
 def data(): return load_dataset()
@@ -16,7 +17,7 @@ def data(): return load_dataset()
 @pytest.fixture(scope='module')
 def logs(tmp_path_factory):
     "The one test that takes more than half a minute: all methods, with two workers."
-    return run_grid([*JOBS.values()], tmp_path_factory.mktemp('real'), 'cpu', lambda s: None, workers=2)
+    return run_grid([*JOBS.values()], tmp_path_factory.mktemp('real'), 'cpu', lambda s: None, engine=on_workers(2))
 
 @pytest.mark.parametrize('method', METHODS)
 def test_every_method(method, logs, data):
@@ -31,10 +32,11 @@ def test_every_method(method, logs, data):
 @pytest.fixture(scope='module')
 def view(data):
     "What Kingma's M2 reveals in round 0, and its labels."
-    p, *_ = JOBS['algorithm_1']
+    p = JOBS['algorithm_1'].protocol
     pool, _ = start_pool(data, p, 0)
-    nets, _ = train_round(pool, p, 0, 0)
-    return view_pool(nets, LEARNERS[p.learner], pool, p, query_seed(0, 0))[0]
+    t = Training(pool, p, 0, 0)
+    nets, _ = train_round(t)
+    return view_pool(nets, LEARNERS[p.learner], pool, p, t.query_seed)[0]
 
 @pytest.mark.parametrize('method', ['algorithm_1', 'algorithm_2'])
 def test_the_paper_s_algorithms_picked_the_farthest(method, logs, view):

@@ -3,7 +3,7 @@ import numpy as np, pytest, torch
 from dataclasses import replace
 from m2vaal_nb.interop.tensorboard import picked_images
 from m2vaal_nb.foundations.chance import epoch_rows
-from m2vaal_nb.loop import fresh_nets, predict, run, start_pool, view_pool
+from m2vaal_nb.loop import Job, Training, fresh_nets, predict, run, start_pool, view_pool
 from m2vaal_nb.losses import LEARNERS
 from m2vaal_nb.own_images.query import view_blocks
 from m2vaal_nb.paper.fig3 import reconstruct
@@ -16,7 +16,7 @@ from m2vaal_nb.scale.workers import run_on_workers
 def pool(few, tiny): return start_pool(few, tiny, 0)[0]
 
 def close(a, b): return torch.allclose(torch.as_tensor(a).float(), torch.as_tensor(b).float(), atol=1e-5)
-def nets_of(name, pool, tiny): return fresh_nets(LEARNERS[name], pool, tiny, 0, 0)
+def nets_of(name, pool, tiny): return fresh_nets(LEARNERS[name], Training(pool, tiny, 0, 0))
 
 @pytest.mark.parametrize('name', LEARNERS)
 def test_predictions(name, pool, tiny):
@@ -57,17 +57,17 @@ def test_rows_dealt_to_steps(rows):
 
 @pytest.mark.parametrize('at_most', [1, 2, 3, 4])
 def test_runs_in_a_lockstep(at_most, few, tiny, tmp_path):
-    jobs = [(tiny, 'random', seed) for seed in range(3)]
+    jobs = [Job(tiny, 'random', seed) for seed in range(3)]
     lines = [*run_in_lockstep(jobs, tmp_path, 'cpu', few, at_most)]
-    alone = {seed: [*run(tiny, 'random', seed, tmp_path/'alone', 'cpu', few)] for *_,seed in jobs}
+    alone = {job.seed: [*run(job, tmp_path/'alone', 'cpu', few)] for job in jobs}
     for seed,own in alone.items(): assert [l['queried'] for l in lines if l['seed'] == seed] == [l['queried'] for l in own]
 
 def test_more_workers_than_runs(few, tiny, tmp_path):
-    jobs = [(replace(tiny, rounds=1), 'random', seed) for seed in range(2)]
+    jobs = [Job(replace(tiny, rounds=1), 'random', seed) for seed in range(2)]
     lines = [*run_on_workers(jobs, tmp_path, 3, 'cpu', few)]
-    for p,_,seed in jobs:
-        alone = [*run(p, 'random', seed, tmp_path/'alone', 'cpu', few)]
-        assert [l['queried'] for l in lines if l['seed'] == seed] == [l['queried'] for l in alone]
+    for job in jobs:
+        alone = [*run(job, tmp_path/'alone', 'cpu', few)]
+        assert [l['queried'] for l in lines if l['seed'] == job.seed] == [l['queried'] for l in alone]
 
 @pytest.mark.parametrize('at_most', [1, 4, 5, 6, 64])
 def test_pictures_of_a_query(at_most, few):

@@ -3,13 +3,13 @@ import io, sys
 from dataclasses import replace
 import numpy as np, pytest
 from m2vaal_nb.foundations.log import read_log
-from m2vaal_nb.loop import run
+from m2vaal_nb.loop import Job, run
 from m2vaal_nb.interop.tensorboard import Watch, class_values, picked_images, scalars, watch_logs
 
 @pytest.fixture
 def logs(few, tiny, tmp_path):
     "A folder with the logs of two runs."
-    for name,sampler in dict(vaal='discriminator', classifier='margin').items(): list(run(replace(tiny, learner=name, sampler=sampler), name, 3, tmp_path/'logs', 'cpu', few))
+    for name,sampler in dict(vaal='discriminator', classifier='margin').items(): list(run(Job(replace(tiny, learner=name, sampler=sampler), name, 3), tmp_path/'logs', 'cpu', few))
     return tmp_path/'logs'
 
 def read_events(folder):
@@ -59,7 +59,7 @@ def test_more_rounds_replace_the_end_of_fewer(few, tiny, tmp_path):
     pytest.importorskip('tensorboard')
     with Watch(tmp_path/'events') as watch:
         for rounds in (1, 2):
-            for line in run(replace(tiny, rounds=rounds), 'random', 0, tmp_path/'logs', 'cpu', few): watch(line)
+            for line in run(Job(replace(tiny, rounds=rounds), 'random', 0), tmp_path/'logs', 'cpu', few): watch(line)
     assert_shown(tmp_path/'events/random-0', read_log(tmp_path/'logs/random-0.jsonl'))
 
 def test_classes_and_images_of_a_line(logs, few):

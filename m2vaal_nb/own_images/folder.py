@@ -21,7 +21,7 @@ from ..data import Pool
 from ..samplers import SAMPLERS, SCORES
 from ..interop.label_studio import (
     is_config, is_tasks, label_studio_config, label_studio_tasks)
-from .advice import advice, cross_validate
+from .accuracy import advice, cross_validate
 from .files import KINDS, image_paths
 from .images import how_seen, notes_on, see_images, square
 from .labels import read_labels

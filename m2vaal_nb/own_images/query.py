@@ -19,7 +19,7 @@ from ..foundations.machine import one_thread
 from ..data import Pool, PoolView
 from ..losses import LEARNERS
 from ..samplers import SAMPLERS, scores_at_picks
-from ..loop import Protocol, draw, fresh_nets, train, view_pool
+from ..loop import Protocol, Training, draw, fresh_nets, train, view_pool
 from ..experiments import protocol_for
 
 # %% ../../nbs/own_images/query.ipynb #4855d36a
@@ -47,10 +47,10 @@ def trained(
     "Nets trained on a pool, with a bar meanwhile."
     learner = LEARNERS[p.learner]
     steps = iter(progress(range(p.warmup_steps + p.steps), 'training'))
-    nets = fresh_nets(learner, pool, p, seed, 0)
-    batches = draw(pool, p, seed, 0)
+    t = Training(pool, p, seed, round=0)
+    nets = fresh_nets(learner, t)
     with one_thread():
-        train(nets, learner, p, pool.x, batches, watch=lambda *_: next(steps))
+        train(nets, learner, p, pool.x, draw(t), watch=lambda *_: next(steps))
     return nets
 
 # %% ../../nbs/own_images/query.ipynb #61dc42c0

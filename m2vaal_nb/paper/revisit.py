@@ -18,8 +18,7 @@ from ..foundations.files import write_whole
 from ..foundations.log import read_log
 from ..foundations.machine import one_thread, pick_device
 from ..data import Dataset
-from ..losses import LEARNERS
-from ..loop import Protocol, query_seed, start_pool, train_round, view_pool
+from ..loop import Protocol, Training, start_pool, train_round, view_pool
 from ..experiments import dataset
 
 # %% ../../nbs/paper/revisit.ipynb #2ba9094a
@@ -28,7 +27,7 @@ def rewind(
     round:int, # Number of the round, from 0
     device:str='auto', # 'auto', 'cpu' or 'cuda'
     data:Dataset|None=None, # The run's dataset; fetched by default
-)->tuple: # Pool, protocol, seed and round, in the order in which a training takes them
+)->Training: # The training and its pool
     "What a logged round began with."
     lines = read_log(Path(path))
     if not 0 <= as_int(round, 'round') < len(lines):
@@ -39,7 +38,7 @@ def rewind(
     on_device = replace(data, x=data.x.to(pick_device(device)))
     pool, _ = start_pool(on_device, p, seed)
     for line in lines[:round]: pool = pool.reveal(line['queried'])
-    return pool, p, seed, round
+    return Training(pool, p, seed, round)
 
 # %% ../../nbs/paper/revisit.ipynb #09bf54d7
 def revisit(
@@ -49,13 +48,13 @@ def revisit(
     data:Dataset|None=None, # The run's dataset; fetched by default
 )->tuple: # Nets, learner, pool and the view of it, as they were when the round's query was made
     "Train a logged round again."
-    pool, p, seed, round = rewind(path, round, device, data)
+    t = rewind(path, round, device, data)
+    p = t.protocol
     with progress(None, 'training steps', p.warmup_steps + p.steps) as bar:
-        nets, _ = train_round(pool, p, seed, round, lambda *_: bar.update())
-    learner = LEARNERS[p.learner]
+        nets, _ = train_round(t, lambda *_: bar.update())
     with one_thread():
-        view, _ = view_pool(nets, learner, pool, p, query_seed(seed, round))
-    return nets, learner, pool, view
+        view, _ = view_pool(nets, t.learner, t.pool, p, t.query_seed)
+    return nets, t.learner, t.pool, view
 
 # %% ../../nbs/paper/revisit.ipynb #f718dab4
 def logs_of(

@@ -127,10 +127,10 @@ def gradient_cosines(
     data=None, # Dataset; fetched by default
 )->list: # Rows for `gradients.csv`
     "Train a logged round again, and compare gradients with respect to the classifier on the way."
-    pool, p, seed, round = rewind(path, round, data=data)
-    learner = LEARNERS[p.learner]
+    t = rewind(path, round, data=data)
+    pool, p, seed, learner = t.pool, t.protocol, t.seed, t.learner
     terms = {**TERMS, **elbo_terms(p.elbo)}
-    nets = fresh_nets(learner, pool, p, seed, round)
+    nets = fresh_nets(learner, t)
     params = list(nets['classifier'].parameters())
     rows = []
     def watch(step, batch):
@@ -139,7 +139,7 @@ def gradient_cosines(
         compared = 'classification', 'adversarial', 'reconstruction'
         found = gradient_angles({term: flat_gradient(losses[term], params) for term in compared})
         rows.append(dict(seed=seed, n_labelled=len(pool.labelled), step=step, **found))
-    with one_thread(): train(nets, learner, p, pool.x, draw(pool, p, seed, round), watch)
+    with one_thread(): train(nets, learner, p, pool.x, draw(t), watch)
     return rows
 
 # %% ../../nbs/paper/why.ipynb #b5863fa3

@@ -21,7 +21,7 @@ from ..foundations.machine import n_cores, one_thread
 from ..data import PoolView, load_dataset
 from ..losses import LEARNERS
 from ..samplers import blocks, class_anchors_rows, margin_scores, weighted_anchors_rows
-from ..loop import Protocol, fresh_nets, predict, start_pool, train_round
+from ..loop import Protocol, Training, fresh_nets, predict, start_pool, train_round
 from .lockstep import train_lockstep
 from .training_step import Stepper, bench_feeding, bench_reuse, bench_steps, machine, medians
 
@@ -138,7 +138,7 @@ def pieces_of_a_round(
     "What a round of active learning is made of, and Algorithm 2 as it would be on all threads."
     p = Protocol(learner='m2_vaal', steps=steps)
     pool, _ = start_pool(load_dataset(p.dataset), p, 0)
-    nets = fresh_nets(LEARNERS[p.learner], pool, p, 0, 0)
+    nets = fresh_nets(LEARNERS[p.learner], Training(pool, p, 0, 0))
     z, probs, z_L, y_L = made_up(n)
     first, second, margin = selections(n, budget).values()
     return {'training': partial(train_round, pool, p, 0, 0),
@@ -222,11 +222,11 @@ def bench_lockstep(
     "Training throughput of lockstep against the number of runs."
     data, p = load_dataset('fashion_mnist'), Protocol(learner=learner, steps=steps)
     data = replace(data, x=data.x.to(device))
-    asked = [(start_pool(data, p, s)[0], p, s, 0) for s in range(max(runs))]
+    asked = [Training(start_pool(data, p, s)[0], p, s, 0) for s in range(max(runs))]
     def to_the_end(f, *args):
         f(*args)
         if device == 'cuda': torch.cuda.synchronize()
-    alone = partial(to_the_end, train_round, *asked[0])
+    alone = partial(to_the_end, train_round, asked[0])
     together = [partial(to_the_end, train_lockstep, asked[:n]) for n in runs]
     times = medians(alone, *together, repeats=repeats)
     return {name: n*steps/t for name,n,t in zip(('separate', *map(str, runs)), (1, *runs), times)}

@@ -25,7 +25,7 @@ from ..models import (
     decode, discriminate, encode, marginalise, rank_and_autoencode, score_codes)
 from ..losses import LEARNERS, TERMS, Learner, elbo_terms
 from ..loop import (
-    Protocol, accuracy, adam, batches, discriminator_quality, draw, fresh_nets, start_pool,
+    Protocol, Training, accuracy, adam, discriminator_quality, draw, fresh_nets, start_pool,
     train_round, train_step, view_pool)
 
 # %% ../../nbs/scale/training_step.ipynb #053e1ebe
@@ -117,16 +117,16 @@ class Stepper:
         self.learner = straightforward(learner) if plain else learner
         self.terms = {**TERMS, **elbo_terms(p.elbo)}
         pool, _ = start_pool(load_dataset(p.dataset), p, 0)
-        self.nets = fresh_nets(learner, pool, p, 0, 0)
+        self.nets = fresh_nets(learner, Training(pool, p, 0, 0))
         for net in self.nets.modules() if plain else ():
             if isinstance(net, Deconv): net.__class__ = nn.ConvTranspose2d
         self.opts = optimisers(self.nets, learner, p, plain)
-        self.x_N, self.draws = pool.x, draw(pool, p, 0, 0)
+        self.x_N, self.draws = pool.x, draw(Training(pool, p, 0, 0))
         self.feed = iter(())
     def __call__(self):
         batch = next(self.feed, None)
         if batch is None:
-            self.feed = batches(self.x_N, self.draws)
+            self.feed = self.draws.batches(self.x_N)
             batch = next(self.feed)
         return train_step(self.nets, self.learner, self.opts, self.p, self.terms, batch)
 
@@ -208,7 +208,7 @@ def quality(
 )->dict: # Validation accuracy; D's `d_acc` and `d_auc`
     "How good a first round's nets are."
     learner, (pool, val) = LEARNERS[p.learner], start_pool(data, p, seed)
-    nets, _ = train_round(pool, p, seed, 0)
+    nets, _ = train_round(Training(pool, p, seed, 0))
     view, d_L = view_pool(nets, learner, pool, p)
     val_acc = accuracy(nets, learner, data.x[val], data.y[val])
     return dict(val_acc=val_acc, **discriminator_quality(d_L, view.d_N))

@@ -1,0 +1,224 @@
+"One's own sampler and one's own images beside the paper's: from the shell, on workers, from any folder."
+import hashlib, os, shutil, signal, subprocess, sys, time
+from pathlib import Path
+import numpy as np, pytest, torch
+from torchvision.transforms.v2.functional import to_pil_image
+from m2vaal_nb import cli, experiments
+from m2vaal_nb.data import DATASETS, PoolView
+from m2vaal_nb.experiments import METHODS, read_results
+from m2vaal_nb.foundations.log import read_log
+from m2vaal_nb.own_images.labelled_folder import folder_dataset
+from m2vaal_nb.samplers import SAMPLERS
+from m2vaal_nb.scale.own_sampler import FileSampler, take_method, take_sampler
+
+RATIO = '''from helpers import relative
+
+def ratio(view, budget):
+    "Query where the second class is most probable, relative to the first."
+    return view.top(relative(view.need('p_N_C')), budget)
+'''
+HELPERS = '''def relative(p_N_C):
+    first, second = p_N_C.topk(2).values.unbind(-1)
+    return second/first
+'''
+MINE = 'mine=classifier+my.py:ratio'
+
+@pytest.fixture(autouse=True)
+def forget():
+    "What a test takes into the tables is gone after it."
+    tables = METHODS, SAMPLERS, DATASETS
+    before = [dict(table) for table in tables]
+    yield
+    for table,old in zip(tables, before):
+        table.clear()
+        table.update(old)
+    sys.modules.pop('helpers', None)
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    "A folder outside the checkout, with a sampler in a file, and what that imports beside it."
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    Path('my.py').write_text(RATIO)
+    Path('helpers.py').write_text(HELPERS)
+    return tmp_path
+
+@pytest.fixture
+def photos(here, few):
+    "A folder of labelled images."
+    for i,(x,y) in enumerate(zip(few.x[:150], few.y)):
+        file = here/'photos'/f'class {y}'/f'{i}.png'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        to_pil_image(x).save(file)
+    return here/'photos'
+
+def timeless(path): return [line | dict(timing=None) for line in read_log(path)]
+def small(*methods, **options):
+    "A run of the folder's images with the shell's function, two rounds."
+    cli.m2vaal_run.__wrapped__('fig2b', ','.join(methods), rounds='1', steps='2', dataset='photos', **options)
+
+def refused(capsys, *methods, **options):
+    "The sentence that a command ends with; nothing else is said."
+    with pytest.raises(SystemExit) as stop: small(*methods, **options)
+    out, err = capsys.readouterr()
+    assert stop.value.code == 1 and err.count('\n') == 1 and err.startswith('m2vaal_run: ')
+    return err
+
+# --- a sampler in a file ---
+def test_two_rounds_on_two_workers_are_those_of_one_process(photos, here):
+    small('random', MINE, out='two', workers='2')
+    small('random', MINE, out='one', workers='1')
+    for name in 'random-0.jsonl', 'mine-0.jsonl': assert timeless(Path('two/fig2b-photos')/name) == timeless(Path('one/fig2b-photos')/name)
+    line = timeless(Path('two/fig2b-photos/mine-0.jsonl'))[0]
+    sha = hashlib.sha256(Path('my.py').read_bytes()).hexdigest()
+    assert line['protocol']['sampler'] == f'my.py:ratio@{sha}' and line['protocol']['learner'] == 'classifier'
+    assert str(here) not in str(line)
+
+def test_the_command_outside_the_checkout_and_its_figures(photos):
+    def shell(*words): return subprocess.run([Path(sys.executable).with_name(words[0]), *words[1:]], capture_output=True, text=True)
+    done = shell('m2vaal_run', 'fig2b', '--methods', f'random,{MINE}', '--dataset', 'photos', '--rounds', '1', '--steps', '2', '--workers', '2')
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert 'by a fixed seed, are the test set' in done.stdout and '[  4/4]' in done.stdout
+    drawn = shell('m2vaal_figures', '--results', 'out', '--out', 'figures')
+    assert drawn.returncode == 0 and 'mine' in drawn.stdout and Path('figures/fig2b-photos.png').stat().st_size > 10_000
+    assert 'Section' not in drawn.stdout            # these results say nothing about the paper's claims
+
+def test_a_changed_file_is_another_run(photos, capsys):
+    small(MINE, workers='1')
+    log = Path('out/fig2b-photos/mine-0.jsonl')
+    before = log.read_bytes()
+    Path('my.py').write_text(RATIO + '# changed\n')
+    capsys.readouterr()
+    with pytest.raises(SystemExit): small(MINE, workers='1')
+    says = capsys.readouterr().err
+    assert says.count('\n') == 1 and 'holds another run (sampler is' in says and 'Choose another folder' in says
+    assert log.read_bytes() == before
+    Path('my.py').write_text(RATIO)
+    small(MINE, workers='1')
+    assert 'nothing is left to do' in capsys.readouterr().out and log.read_bytes() == before
+
+def test_a_run_that_was_shot_goes_on(photos):
+    command = [Path(sys.executable).with_name('m2vaal_run'), 'fig2b', '--methods', MINE, '--dataset', 'photos', '--rounds', '3', '--steps', '30', '--workers', '1']
+    going = subprocess.Popen([*command, '--out', 'shot'], stdout=subprocess.PIPE, text=True)
+    log = Path('shot/fig2b-photos/mine-0.jsonl')
+    while not log.exists() and going.poll() is None: time.sleep(.01)
+    going.send_signal(signal.SIGKILL)
+    going.communicate()
+    done = len(read_log(log))
+    for out in 'shot', 'whole': subprocess.run([*command, '--out', out], check=True, capture_output=True)
+    assert done < 4 and timeless(log) == timeless(Path('whole/fig2b-photos/mine-0.jsonl'))
+
+def test_what_was_read_is_what_runs(here):
+    "A sampler goes to other processes as the file's text, whatever becomes of the file."
+    import pickle
+    name = take_sampler('my.py:ratio')
+    sent = pickle.dumps(SAMPLERS[name])
+    Path('my.py').write_text('nonsense (')
+    view = PoolView(np.arange(10, 14), p_N_C=torch.tensor([[.9, .1], [.6, .4], [.5, .5], [.7, .3]]))
+    assert pickle.loads(sent)(view, 2).tolist() == [12, 11]
+
+WRONG = { # the file, or None; the method; what the sentence says
+    'a file that is not there': (None, 'mine=classifier+your.py:ratio', 'There is no file your.py.'),
+    'a folder': (None, 'mine=classifier+photos:ratio', 'There is no file photos.'),
+    'no Python': ('def ratio(', MINE, 'my.py cannot be imported: SyntaxError in line 1'),
+    'an import that fails': ('import nowhere_at_all', MINE, "my.py cannot be imported: ModuleNotFoundError in line 1: No module named 'nowhere_at_all'"),
+    'a file that ends the program': ('raise SystemExit(3)', MINE, 'my.py cannot be imported: SystemExit in line 1'),
+    'another function': ('def margin(view, budget): pass', MINE, 'my.py has no function ratio: it has margin.'),
+    'no function at all': ('ratio = 3', MINE, 'my.py has no function ratio: it has none.'),
+    'one parameter': ('def ratio(view): pass', MINE, 'must take a view and a budget, and takes (view)'),
+    'three parameters': ('def ratio(view, budget, more): pass', MINE, 'must take a view and a budget, and takes (view, budget, more)'),
+    'rows instead of ids': ('def ratio(view, budget): return list(range(budget))', MINE, 'which is not for sale'),
+    'too few': ('def ratio(view, budget): return view.ids[:1]', MINE, 'different ids of the view, but picked int64 of shape (1,)'),
+    'one twice': ('def ratio(view, budget): return view.ids[[0]*budget]', MINE, 'but picked some of them twice'),
+    'nothing': ('def ratio(view, budget): pass', MINE, 'but picked object of shape ()'),
+    'fractions': ('def ratio(view, budget): return view.ids[:budget] + .5', MINE, 'but picked float64'),
+    'what the learner does not reveal': ("def ratio(view, budget): return view.top(view.need('d_N'), budget)", MINE, 'my.py: ValueError in line 1: This learner does not reveal `d_N`'),
+    'an error': ('def ratio(view, budget):\n    return 1/0', MINE, 'my.py: ZeroDivisionError in line 2: division by zero.'),
+    'an unknown learner': (None, 'mine=resnet+my.py:ratio', "Unknown learner 'resnet': choose one of classifier"),
+    'an unknown sampler': (None, 'mine=classifier+ratio', "Unknown sampler 'ratio': choose one of random"),
+    'no sampler': (None, 'mine=classifier', "'mine=classifier' is no method: write SLUG=LEARNER+FILE.py:FUNCTION."),
+    'the name of one of ours': (None, 'margin=classifier+my.py:ratio', 'margin is a method of ours'),
+    'a name that is no slug': (None, 'my-own=classifier+my.py:ratio', "letters, digits and underscores: 'my-own' is not"),
+}
+
+@pytest.mark.parametrize('what', WRONG)
+def test_wrong(what, photos, capsys):
+    text, method, says = WRONG[what]
+    if text: Path('my.py').write_text(text)
+    with pytest.raises(SystemExit) as stop: small('random', method, workers='1')
+    err = capsys.readouterr().err
+    assert stop.value.code == 1 and err.count('\n') == 1 and says in err
+    assert not Path('out').exists()
+
+def test_our_own_parts_combine():
+    assert take_method('both=m2_vaal+margin') == 'both' and METHODS['both'].sampler == 'margin'
+    assert take_method('both=m2_vaal+entropy') == 'both' and METHODS['both'].sampler == 'entropy'      # taken anew
+
+def test_a_strategy_of_scikit_activeml(photos):
+    pytest.importorskip('skactiveml')
+    small('t=m2_vaal_no_adv+skactiveml:TypiClust', workers='1')
+    lines = read_log(Path('out/fig2b-photos/t-0.jsonl'))
+    assert len(lines) == 2 and lines[0]['protocol']['sampler'].startswith('skactiveml:TypiClust@')
+
+def test_without_scikit_activeml(monkeypatch):
+    monkeypatch.setattr('m2vaal_nb.interop.scikit_activeml.SkactivemlClassifier', sys.modules['m2vaal_nb.interop.scikit_activeml'].Missing) if 'm2vaal_nb.interop.scikit_activeml' in sys.modules else pytest.skip('not imported')
+    with pytest.raises(ImportError, match='pip install'): take_method('t=classifier+skactiveml:TypiClust')
+
+# --- a labelled folder ---
+def test_a_folder_is_what_is_in_it(photos, here):
+    name, data = folder_dataset('photos')
+    assert name.startswith('photos@') and len(data.x) + len(data.x_test) == 150 and data.x.shape[1:] == (1, 28, 28)
+    per_class = np.bincount(data.y_test, minlength=10)
+    assert (np.abs(per_class - (np.bincount(data.y, minlength=10) + per_class)/5) <= .5).all()
+    shutil.copytree('photos', 'elsewhere/photos')
+    assert folder_dataset('elsewhere/photos')[0] == name
+    first = next(Path('elsewhere/photos').rglob('*.png'))
+    first.rename(first.with_name('renamed.png'))
+    assert folder_dataset('photos', size=14)[0] != name
+    next(Path('photos').rglob('*.png')).unlink()
+    assert folder_dataset('photos')[0] != name
+
+def test_another_image_is_another_run(photos, capsys):
+    small('random', workers='1')
+    next(photos.rglob('*.png')).unlink()
+    capsys.readouterr()
+    with pytest.raises(SystemExit): small('random', workers='1')
+    assert 'dataset is' in capsys.readouterr().err
+
+def test_colours_and_sizes(here):
+    for i in range(20):
+        file = Path('photos')/'ab'[i % 2]/f'{i}.png'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        to_pil_image(torch.randint(256, (3, 40 + i, 90), dtype=torch.uint8)).save(file)
+    name, data = folder_dataset('photos', size=16)
+    assert data.x.shape == (16, 3, 16, 16) and data.classes == ('a', 'b')
+    assert folder_dataset('photos')[1].x.shape[2:] == (40, 40)
+
+FOLDERS = { # files; what the sentence says
+    'a folder that is not there': ([], 'There is no dataset photos: choose one of fashion_mnist'),
+    'no images': (['a/readme.txt'], 'photos holds no images'),
+    'one class': (['a/1.png', 'a/2.png'], 'photos has one class, a: at least two are needed'),
+    'images without a class': (['a/1.png', '2.png'], '2.png is in no subfolder of photos'),
+    'one image of a class': (['a/1.png', 'a/2.png', 'b/1.png'], 'photos has one image of b'),
+    'no image at all': (['a/1.png', 'a/2.png', 'b/1.png', 'b/2.png'], 'could not be read as an image'),
+}
+
+@pytest.mark.parametrize('what', FOLDERS)
+def test_wrong_folder(what, here, capsys):
+    files, says = FOLDERS[what]
+    for file in files:
+        (Path('photos')/file).parent.mkdir(parents=True, exist_ok=True)
+        (Path('photos')/file).write_text('no image')
+    assert says in refused(capsys, 'random', workers='1')
+    assert not Path('out').exists()
+
+def test_size_is_for_folders(here, capsys):
+    with pytest.raises(SystemExit): cli.m2vaal_run.__wrapped__('fig2b', 'random', dataset='mnist', size='20')
+    assert '--size is for the images of a folder' in capsys.readouterr().err
+
+def test_other_names_of_images_have_a_folder_of_their_own(monkeypatch, few, here):
+    monkeypatch.setattr(experiments, 'dataset', lambda name: few)
+    seen = []
+    monkeypatch.setattr(experiments, 'run_grid', lambda jobs, folder, *_: seen.append((str(folder), jobs[0].protocol.dataset)))
+    for dataset in 'fashion_mnist', 'cifar10': cli.m2vaal_run.__wrapped__('fig2b', 'random', dataset=dataset, workers='1')
+    assert seen == [('out/fig2b', 'fashion_mnist'), ('out/fig2b-cifar10', 'cifar10')]
