@@ -40,6 +40,7 @@ def loose_name(
     number = re.fullmatch(r'0*(\d+)([.,]0+)?', plain)
     return number[1] if number else re.sub(r'(?<=\w)[\s_-]+(?=\w)', ' ', plain.replace('_', ' '))
 
+# %% ../../nbs/foundations/names.ipynb #0f77d2a6
 def like_name(
     name:str, # One that is not among the others
     names, # Those that there are
