@@ -206,6 +206,14 @@ def test_turned_as_the_camera_was(name, a, how, tmp_path):
     high = 127 if a.dtype != np.uint16 else 255     # 15 bits hold the largest
     assert np.abs(x*127/high - np.rot90(RAMP[:8], -1)).max() < (9 if name == 'a.jpg' else 2)
 
+@pytest.mark.parametrize('mode', ['L', 'RGB', 'CMYK'])
+def test_a_large_jpeg_may_be_read_at_a_fraction(mode, tmp_path):
+    pil(np.tile(RGB, (64, 64, 1)).astype('u1'), mode)(tmp_path/'a.jpg')
+    whole, part = read_picture(tmp_path/'a.jpg'), read_picture(tmp_path/'a.jpg', side=100)
+    assert whole.mode == part.mode == ('L' if mode == 'L' else 'RGB') and min(part.size) >= 100
+    assert part.size == (128, 128)
+    assert abs(np.asarray(whole).mean() - np.asarray(part).mean()) < 2
+
 def test_damaged_exif_is_passed_over(tmp_path):
     pil(RAMP.astype('u1'), exif=b'Exif\0\0MM\0*\0\0\0\x08\0\x09garbage')(tmp_path/'a.jpg')
     pil(RAMP.astype('u1'), exif=b'Exif\0\0nonsense')(tmp_path/'b.jpg')
@@ -256,7 +264,7 @@ def test_all_bad_files_are_named_at_once(tmp_path):
     pil(RAMP.astype('u1'))(tmp_path/'13.png')
     paths = sorted(o.name for o in tmp_path.iterdir())
     with pytest.raises(ValueError) as e: read_images(tmp_path, paths)
-    assert '13 of 14 images' in str(e.value) and '09.png (empty) and 3 more; remove' in str(e.value) and '10.png' not in str(e.value)
+    assert '13 of 14 images' in str(e.value) and '09.png (empty), 3 more; remove' in str(e.value) and '10.png' not in str(e.value)
     with pytest.raises(ValueError, match='none is left'): see_images(tmp_path, paths[:13], skip_bad=True)
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):

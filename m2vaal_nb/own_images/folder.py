@@ -54,7 +54,7 @@ class Known:
 # %% ../../nbs/own_images/folder.ipynb #6623cddd
 def known_folder(
     images:str|Path, # A folder of images
-    labels=(), # See `read_labels`
+    labels=(), # A CSV, an export of Label Studio, 'folders' for the names of subfolders, or a list of these
     classes=(), # Class names; by default those of the labels
 )->Known:
     "What is known before any image is opened."
@@ -96,30 +96,30 @@ def check_out(
 class Query:
     "What is asked for."
     budget:int=20 # Images to choose
-    method:str='margin' # One of `METHODS`
+    method:str='margin' # Slug of a method
     seed:int=0 # Run seed
-    changes:dict|None=None # Fields of `Protocol`
+    changes:dict|None=None # Fields of the protocol
     out:str|Path='next.csv' # The choice
     label_studio:str|Path|None=None # Tasks for Label Studio; its labelling interface lies beside them (.xml)
-    url:str='' # See `label_studio_tasks`
+    url:str='' # What stands before an image's path in Label Studio's tasks
 
     @property
     def files(self): # That are written
         if self.label_studio is None: return [Path(self.out)]
         tasks = Path(self.label_studio)
         return [Path(self.out), tasks, tasks.with_suffix('.xml')]
-    def training(self, known): # Fields of `Protocol` for so many labels
+    def training(self, known): # Fields of the protocol for so many labels
         steps = 200 if known.n_labelled <= 500 else 400
         return dict(steps=steps) | (self.changes or {})
-    def protocol(self, known): # What to train and to choose by; `ValueError` where that is wrong
+    def protocol(self, known): # What to train and to choose by
         return query_protocol(self.budget, known.left, self.method, self.seed, **self.training(known))
 
 # %% ../../nbs/own_images/folder.ipynb #e34f054d
 def checked(
     query:Query, # What is asked for
     known:Known, # Of the folder
-)->Query: # The same; `ValueError` with the first thing that is wrong
-    "A request that can be served, as far as is known before any image is read."
+)->Query: # The same
+    "A request that can be served, as far as is known before any image is read; `ValueError` otherwise."
     query.protocol(known)
     files = query.files if known.left else []
     if len(set(files)) < len(files):
@@ -153,7 +153,7 @@ def seen_pool(
 
 # %% ../../nbs/own_images/folder.ipynb #391cf4e2
 def choose(
-    pool:Pool, # Of `known_pool`
+    pool:Pool, # Images, and the labels that are known
     known:Known, # Of its images
     query:Query, # What is asked for
     say:Callable=print, # Told where it is not what was asked for
@@ -179,7 +179,7 @@ def order_of(
 
 # %% ../../nbs/own_images/folder.ipynb #b2790964
 def write_choice(
-    chosen:pd.DataFrame, # Of `choose`
+    chosen:pd.DataFrame, # Images to label next
     known:Known, # Of the folder
     query:Query, # What is asked for
     say:Callable=print, # Told what is written
@@ -198,7 +198,7 @@ def write_choice(
 
 # %% ../../nbs/own_images/folder.ipynb #bd50dbdc
 def judged(
-    pool:Pool, # Of `known_pool`
+    pool:Pool, # Images, and the labels that are known
     known:Known, # Of its images
     query:Query, # What is asked for
 )->str:
@@ -210,20 +210,20 @@ def judged(
 # %% ../../nbs/own_images/folder.ipynb #f4ef20bf
 def query_folder(
     images:str|Path, # A folder of images
-    labels=(), # See `read_labels`
+    labels=(), # A CSV, an export of Label Studio, 'folders' for the names of subfolders, or a list of these
     budget:int=20, # Images to choose; all without a label where these are fewer
-    method:str='margin', # One of `METHODS`
-    out:str|Path='next.csv', # The choice, with an empty column `label` to be filled in
+    method:str='margin', # Slug of a method
+    out:str|Path='next.csv', # The choice, with an empty column for labels
     label_studio:str|Path|None=None, # The same as JSON for Label Studio, and beside it its labelling interface (.xml)
     classes=(), # Class names; by default those of the labels
     size:int|None=None, # Pixels a side; by default as the first image, at most 64
-    url:str='/data/local-files/?d=', # See `label_studio_tasks`
+    url:str='/data/local-files/?d=', # What stands before an image's path in Label Studio's tasks
     seed:int=0, # Run seed, of training and ties
     device:str='auto', # 'auto', 'cpu' or 'cuda'
     skip_bad:bool=False, # Are images left out that cannot be read?
     say:Callable=print, # Told what is found and what to do
-    **changes, # Fields of `Protocol`; steps are 200 by default, 400 above 500 labels
-)->pd.DataFrame: # What was written to `out`; without a row, and nothing written, when all images are labelled
+    **changes, # Fields of the protocol; steps are 200 by default, 400 above 500 labels
+)->pd.DataFrame: # What was written; without a row, and nothing written, when all are labelled
     "Which images of a folder to label next."
     known = known_folder(images, labels, classes)
     query = checked(Query(budget, method, seed, changes, out, label_studio, url), known)

@@ -134,8 +134,8 @@ class Seen:
 # %% ../../nbs/own_images/images.ipynb #795c39fd
 def see_images(
     folder:str|Path, # Where they are
-    paths:list, # Of its images, as those of `image_paths`
-    transform:Callable|None=None, # PIL image -> uint8; by default `square`, as large as the first image, at most 64
+    paths:list, # Of its images, relative to it
+    transform:Callable|None=None, # PIL image -> uint8; by default a square, at most 64 pixels a side
     channels:int|None=None, # 1 (grey) or 3 (colour); by default 3 when any of them has colours
     keep:str|Path|None=None, # A .npy file to hold them, memory-mapped, for a pool that is larger than memory
     skip_bad:bool=False, # Are images left out that cannot be read?
@@ -157,10 +157,10 @@ def see_images(
 # %% ../../nbs/own_images/images.ipynb #ade7f810
 def read_images(
     folder:str|Path, # Where they are
-    paths:list, # Of its images, as those of `image_paths`
-    transform:Callable|None=None, # See `see_images`
-    channels:int|None=None, # See `see_images`
-    keep:str|Path|None=None, # See `see_images`
+    paths:list, # Of its images, relative to it
+    transform:Callable|None=None, # PIL image -> (channels, height, width) uint8; by default a square
+    channels:int|None=None, # 1 (grey) or 3 (colour); by default 3 when any of them has colours
+    keep:str|Path|None=None, # A .npy file to hold them, memory-mapped
 )->Tensor: # (N, channels, height, width) uint8
     "Images as one tensor."
     return see_images(folder, paths, transform, channels, keep).x_N
@@ -179,7 +179,7 @@ def how_resized(
     return ', then '.join(o for o in (done, cut) if o)
 
 def how_seen(
-    seen:Seen, # Of images that `square` made
+    seen:Seen, # Images that were made square
 )->str: # Such as: in grey, at 28 × 28 pixels, as they are
     "What nets see of a folder."
     _, channels, height, width = seen.x_N.shape
@@ -198,7 +198,7 @@ def flat_rows(
     return np.flatnonzero((lightest - darkest).max(1) < FLAT)
 
 def not_plain(
-    seen:Seen, # Of `see_images`
+    seen:Seen, # Images of a folder
 )->dict: # What they are -> their paths
     "What only some images are."
     headers, paths = seen.headers, list(seen.headers)
@@ -210,11 +210,11 @@ def not_plain(
 
 # %% ../../nbs/own_images/images.ipynb #7cea8fe1
 def notes_on(
-    seen:Seen, # Of `see_images`
+    seen:Seen, # Images of a folder
 ): # Sentences
     "What became of images that are not plain ones."
     n = len(seen.headers)
-    if seen.bad: yield bad_images(seen.bad, n + len(seen.bad)) + '; they are left out.'
+    if seen.bad: yield bad_images(seen.bad, n + len(seen.bad)) + '; left out.'
     for depth in sorted({h.depth for h in seen.headers.values()} - {''}):
         black, white = seen.scales[depth]
         yield f'Where pixels are {depth}, {black:,.10g} is black and {white:,.10g} is white.'

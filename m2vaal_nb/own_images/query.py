@@ -43,7 +43,7 @@ def trained(
     pool:Pool, # With labels
     p:Protocol, # What to train
     seed:int=0, # Run seed
-)->torch.nn.ModuleDict: # The same nets as of `train_round`
+)->torch.nn.ModuleDict: # Nets as of a round of the loop
     "Nets trained on a pool, with a bar meanwhile."
     learner = LEARNERS[p.learner]
     steps = iter(progress(range(p.warmup_steps + p.steps), 'training'))
@@ -91,11 +91,11 @@ def served(
 def query_protocol(
     budget:int, # Images to choose
     left:int, # Images without a label; with none there is no budget to check
-    method:str, # One of `METHODS`
+    method:str, # Slug of a method
     seed:int, # Run seed
-    **changes, # Fields of `Protocol`
-)->tuple: # `Protocol`, and how many images there are to choose; `ValueError` with the first thing that is wrong
-    "What to train and to choose by."
+    **changes, # Fields of the protocol
+)->Protocol:
+    "What to train and to choose by; `ValueError` with the first thing that is wrong."
     p = protocol_for(Protocol(**changes), method)
     as_int(seed, 'seed', low=0)
     served(budget, left)
@@ -106,7 +106,7 @@ def at_random(
     pool:Pool, # Nothing of it is labelled
     budget:int, # Images to choose
     seed:int=0, # Run seed
-)->pd.DataFrame: # As of `next_images`
+)->pd.DataFrame: # Columns id, predicted, probability, score
     "Images to label first."
     ids = SAMPLERS['random'](PoolView(pool.unlabelled, seed), budget)
     return pd.DataFrame(dict(id=ids, predicted=None, probability=None, score=None))
@@ -114,9 +114,9 @@ def at_random(
 def picked(
     view:PoolView, # Of nets that are trained
     budget:int, # Images to choose
-    sampler, # One of `SAMPLERS`
+    sampler, # Function of a view and a budget
     classes=(), # Class names
-)->pd.DataFrame: # As of `next_images`
+)->pd.DataFrame: # Columns id, predicted, probability, score
     "Images that a sampler picks, with what is predicted of them."
     ids = sampler(view, budget)
     rows = np.searchsorted(view.ids, ids)
@@ -128,12 +128,12 @@ def picked(
 
 # %% ../../nbs/own_images/query.ipynb #03945ff8
 def next_images(
-    pool:Pool, # Of `known_pool`
+    pool:Pool, # Images, and the labels that are known
     budget:int, # Images to choose, at least 1; all that are left, with a warning, where it is larger
-    method:str='margin', # One of `METHODS`
+    method:str='margin', # Slug of a method
     seed:int=0, # Run seed
-    **changes, # Fields of `Protocol`, such as steps=800
-)->pd.DataFrame: # `id`, `predicted`, `probability`, `score` as picked; empty where nothing is known
+    **changes, # Fields of the protocol, such as steps=800
+)->pd.DataFrame: # Columns id, predicted, probability, score as picked; empty where nothing is known
     "The images to label next."
     left = len(pool.unlabelled)
     p = query_protocol(budget, left, method, seed, **changes)
