@@ -76,7 +76,7 @@ def _select(name, n, budget, conn):
     conn.send((time.perf_counter() - started, memory('VmHWM') - before if linux else float('nan')))
 
 def select_once(
-    name:str, # One of `selections`
+    name:str, # Name of a sampler that is measured
     n:int, # Rows
     budget:int=64, # Picks
 )->tuple: # Seconds, bytes beyond the input (NaN where there is no Linux to say)
@@ -181,7 +181,7 @@ def steps_per_second(
     processes:int, # At the same time
     threads:int=1, # Of each
     steps:int=100, # Of each
-    learner:str='m2_vaal', # One of `LEARNERS`
+    learner:str='m2_vaal', # Name of a learner
 )->float: # Of all together
     "Training throughput of several processes."
     spawn = multiprocessing.get_context('spawn')
@@ -216,7 +216,7 @@ def bench_lockstep(
     device:str, # 'cpu' or 'cuda'
     runs=(1, 4, 20), # In one step
     steps:int=50, # Of each training
-    learner:str='m2_vaal', # One of `LEARNERS`
+    learner:str='m2_vaal', # Name of a learner
     repeats:int=3, # Of each
 )->dict: # Runs -> steps a second, all runs together; 'separate' is one run trained the ordinary way
     "Training throughput of lockstep against the number of runs."
@@ -264,7 +264,7 @@ def number(v)->str:
     return f'{v:.3g}' if v < 100 else f'{v:,.0f}'
 
 def selection_row(
-    of:dict, # Of `bench_selection`, one sampler's
+    of:dict, # What was measured of one sampler's selection
 )->dict: # Column -> number
     "What is known of a sampler's time and memory."
     by_rows = {f'{int(n):,} rows': t for n,t in of['seconds'].items()}
@@ -274,7 +274,7 @@ def selection_row(
 
 # %% ../../nbs/scale/benchmark.ipynb #5c317b1a
 def tables(
-    found:dict, # Of `bench`
+    found:dict, # What was measured
 )->dict: # Title -> DataFrame
     "What was measured, for people."
     import pandas as pd

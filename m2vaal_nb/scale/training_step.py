@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..foundations.machine import cpu_name, n_cores
-from ..data import load_dataset
+from ..data import Dataset, load_dataset
 from ..models import (
     Batch, Deconv, Images, Out, autoencode, autoencode_adversarially, classify, condition_on_rank,
     decode, discriminate, encode, marginalise, rank_and_autoencode, score_codes)
@@ -108,10 +108,10 @@ def optimisers(
 class Stepper:
     "A learner in the middle of its training on real images: calling it does one step."
     def __init__(self,
-        learner, # A `Learner`
+        learner:Learner, # What to train
         steps:int=64, # Different batches
         plain:bool=False, # Straightforward?
-        size:str='small', # One of `SIZES`
+        size:str='small', # Name of a size of nets
     ):
         self.p = p = Protocol(steps=steps, size=size)
         self.learner = straightforward(learner) if plain else learner
@@ -153,7 +153,7 @@ class Kernels(TorchDispatchMode):
 
 # %% ../../nbs/scale/training_step.ipynb #bfc40660
 def kernels_in_place(
-    step, # A `Stepper`
+    step:Stepper, # What to call
     repeats:int=10, # Steps
 )->float: # Their part of a step's time
     "The kernels of a step while it runs: what is left is Python, PyTorch's dispatch and its graph."
@@ -165,7 +165,7 @@ def kernels_in_place(
     return float(np.median(inside))/whole
 
 def kernels_alone(
-    step, # A `Stepper`
+    step:Stepper, # What to call
 )->float: # Their part of a step's time
     "The kernels of one step, each called on its own again and again: nothing else in between, everything in the cache."
     with Kernels() as found: step()
@@ -178,7 +178,7 @@ def kernels_alone(
 def bench_step(
     learner:Learner, # Any
     repeats:int, # Of each
-    compile:bool, # Also through `torch.compile`?
+    compile:bool, # Also through torch.compile?
 )->dict: # GFLOP, milliseconds and ratios
     "A learner's step beside the straightforward one and a matrix product, in turns."
     a = torch.randn(1024, 1024)
@@ -194,18 +194,18 @@ def bench_step(
 
 def bench_steps(
     repeats:int=20, # Of each
-    compile:bool=False, # Also through `torch.compile`, where there is a C++ compiler?
-)->dict: # Learner -> what `bench_step` says of it
+    compile:bool=False, # Also through torch.compile, where there is a C++ compiler?
+)->dict: # Learner -> GFLOP, milliseconds and ratios
     "A training step of every learner, small preset, batches of 64 + 64."
     compile = compile and shutil.which('c++') is not None
     return {name: bench_step(learner, repeats, compile) for name,learner in LEARNERS.items()}
 
 # %% ../../nbs/scale/training_step.ipynb #790d44fb
 def quality(
-    data, # `Dataset` to learn
+    data:Dataset, # What to learn
     p:Protocol, # How
     seed:int, # Run seed, ≥ 0
-)->dict: # Validation accuracy; D's `d_acc` and `d_auc`
+)->dict: # Validation accuracy; the discriminator's balanced accuracy and area
     "How good a first round's nets are."
     learner, (pool, val) = LEARNERS[p.learner], start_pool(data, p, seed)
     nets, _ = train_round(Training(pool, p, seed, 0))
