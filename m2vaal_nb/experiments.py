@@ -264,7 +264,7 @@ def run_grid(
     if not isinstance(engine, Engine):
         raise ValueError(f"The engine is {engine!r}: give one_by_one, on_workers(n) or the like.")
     if len(names) != 1:
-        raise ValueError(f"The runs of a grid share one dataset, and not {', '.join(names) or 'none'}.")
+        raise ValueError(f"The runs of a grid share one dataset, not {', '.join(names) or 'none'}.")
     there = {job: len(stored_lines(job.log(folder), job)) for job in jobs}
     todo = [job for job in jobs if there[job] <= job.protocol.n_queries]
     seconds = rehearse(todo, data or dataset(*names)) if todo else {}
