@@ -19,7 +19,6 @@ from ..foundations.files import check_folder
 from ..foundations.log import only_writer, write_line
 from ..foundations.machine import n_cores
 from ..data import Dataset
-from ..foundations.inputs import as_tensor
 from ..loop import Job, Protocol, run, stored_lines
 from ..experiments import Engine, dataset
 from .workers import Patience, learn, meanings
@@ -38,16 +37,16 @@ def go_on(
         yield from run(job, scratch, device, data)
 
 # %% ../../nbs/scale/cluster.ipynb #e40aa906
-def as_arrays(data:Dataset)->Dataset:
-    "A dataset with arrays instead of tensors, which Ray shares between processes without a copy."
-    return replace(data, x=data.x.cpu().numpy(), x_test=data.x_test.cpu().numpy())
+def as_arrays(data:Dataset)->dict: # Fields of the dataset
+    "A dataset's fields with arrays instead of tensors, which Ray shares between processes without a copy."
+    return vars(data) | dict(x=data.x.cpu().numpy(), x_test=data.x_test.cpu().numpy())
 
 # %% ../../nbs/scale/cluster.ipynb #91cf7318
 class Runner:
     "A run on a node of the cluster."
     def __init__(self, job, lines, device, data, known):
         learn(job.protocol, known)
-        images = replace(data, x=as_tensor(data.x), x_test=as_tensor(data.x_test))
+        images = Dataset(**data)
         self.lines = go_on(job, lines, device, images)
     def next(self)->tuple: # ('line', line), ('done', None) or ('failed', error)
         "The next line, or how it ended."
