@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'CLASSES', 'Dataset', 'images_of', 'load_dataset', 'split_ids', 'lookup', 'some', 'need_for_sale', 'Pool',
-           'initial_ids', 'top_rows', 'checked_view', 'PoolView']
+           'even_shares', 'initial_ids', 'top_rows', 'checked_view', 'PoolView']
 
 # %% ../nbs/00_data.ipynb #7c783e1e
 import os
@@ -51,22 +51,25 @@ def images_of(
 # %% ../nbs/00_data.ipynb #2d1c61a8
 DATASETS = dict(fashion_mnist='FashionMNIST', mnist='MNIST', cifar10='CIFAR10')
 CLASSES = dict( # their names, for who has no images at hand
-    fashion_mnist=('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot'),
-    mnist=('0 - zero', '1 - one', '2 - two', '3 - three', '4 - four', '5 - five', '6 - six', '7 - seven', '8 - eight', '9 - nine'),
+    fashion_mnist=('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
+                   'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot'),
+    mnist=('0 - zero', '1 - one', '2 - two', '3 - three', '4 - four',
+           '5 - five', '6 - six', '7 - seven', '8 - eight', '9 - nine'),
     cifar10=('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck'))
 
 def load_dataset(
-    name:str='fashion_mnist', # One of `DATASETS`
-    root:str|Path|None=None, # Folder that holds the data; see `idx_root`
+    name:str='fashion_mnist', # 'fashion_mnist', 'mnist' or 'cifar10'
+    root:str|Path|None=None, # Folder that holds the data; by default `$M2VAAL_DATA`, else it is fetched
 )->Dataset: # Whole, in memory
-    "Fashion-MNIST, MNIST or CIFAR-10 (whose files torchvision checks by MD5 before it unpickles them), fetched when needed."
+    "Fashion-MNIST, MNIST or CIFAR-10, fetched when needed and checked by MD5."
     name = as_name(name, DATASETS, 'dataset')
     from torchvision import datasets
     explicit = root or os.environ.get('M2VAAL_DATA')
     kw = {} if DATASETS[name] in IDX_MD5 else dict(download=not explicit)
     at = explicit or cache_dir() if kw else idx_root(DATASETS[name], root)
     try: train, test = (getattr(datasets, DATASETS[name])(at, train=t, **kw) for t in (True, False))
-    except (RuntimeError, OSError) as e: raise ValueError(f"{name} could not be read from {at}: {reason(e)}") from None
+    except (RuntimeError, OSError) as e:
+        raise ValueError(f"{name} could not be read from {at}: {reason(e)}") from None
     return Dataset(*images_of(train), *images_of(test), tuple(train.classes))
 
 # %% ../nbs/00_data.ipynb #f5a79f51
@@ -105,7 +108,8 @@ def need_for_sale(
 ):
     "`ValueError` when some ids are not in the pool, labelled already, or asked for twice."
     if len(np.unique(ids)) < len(ids):
-        raise ValueError(f"These ids were asked for twice in one query: {some(ids, np.bincount(ids)[ids] > 1)}.")
+        twice = some(ids, np.bincount(ids)[ids] > 1)
+        raise ValueError(f"These ids were asked for twice in one query: {twice}.")
     if (old := np.isin(ids, labelled)).any():
         raise ValueError(f"These ids are already labelled: {some(ids, old)}.")
     if not (there := np.isin(ids, pool)).all():
@@ -139,14 +143,30 @@ class Pool:
         y = as_labels(self.oracle(ids), len(ids), len(self.classes))
         return replace(self, labelled=np.append(self.labelled, ids), y=np.append(self.y, y))
 
+# %% ../nbs/00_data.ipynb #c3a8817e
+def even_shares(
+    ids:np.ndarray, # (P,) ids, in the order in which they are taken
+    y_P:np.ndarray, # (P,) labels of these
+    classes:np.ndarray, # Classes, those first that get one more
+    n:int, # How many ids to take
+)->list: # Of ids, for each class
+    "As many ids of each class; what does not divide goes to the first classes."
+    found = []
+    for i,c in enumerate(classes):
+        share, here = n//len(classes) + (i < n % len(classes)), ids[y_P == c]
+        if len(here) < share:
+            raise ValueError(f"Class {c} has {len(here)} images, fewer than the {share} a balanced start needs.")
+        found.append(here[:share])
+    return found
+
 # %% ../nbs/00_data.ipynb #49ce7329
 def initial_ids(
     y_N, # (N,) every label, by dataset id
     ids, # (P,) ids of the pool
     n:int, # How many to choose, 1 to P
-    classes=(), # Only of these classes; all when empty
+    classes=(), # Classes to choose from; all when empty
     balanced:bool=False, # The same number of each class? What does not divide goes to classes at random
-    seed:int=0, # Seed of the run
+    seed:int=0, # Run seed, ≥ 0
 )->np.ndarray: # (n,) ids, in random order
     "The labels an experiment starts from."
     y_N, ids = as_labels(y_N), as_ids(ids)
@@ -154,16 +174,15 @@ def initial_ids(
         raise ValueError(f"There are {len(y_N)} labels, but the ids go up to {ids.max()}.")
     names = np.unique(y_N[ids])
     wanted = np.unique(as_labels(classes, name='`classes`')) if len(classes) else names
-    if (strange := np.setdiff1d(wanted, names)).size: raise ValueError(f"No image of the pool has class {strange.tolist()[0]}: the classes are {names.tolist()}.")
+    if (strange := np.setdiff1d(wanted, names)).size:
+        raise ValueError(f"No image of the pool has class {strange[0]}: the classes are {names.tolist()}.")
     g = rng(seed, 'init')
     order = g.permutation(ids)
     order = order[np.isin(y_N[order], wanted)]
-    if not 1 <= as_int(n, 'n') <= len(order): raise ValueError(f"{n} initial labels were asked for: allowed are 1 to {len(order)}.")
+    if not 1 <= as_int(n, 'n') <= len(order):
+        raise ValueError(f"{n} initial labels were asked for: allowed are 1 to {len(order)}.")
     if not as_flag(balanced, 'balanced'): return order[:n]
-    share = dict(zip(g.permutation(wanted), n//len(wanted) + (np.arange(len(wanted)) < n % len(wanted))))
-    of_class = {c: order[y_N[order] == c] for c in share}
-    if short := [c for c in share if len(of_class[c]) < share[c]]: raise ValueError(f"Class {short[0]} has {len(of_class[short[0]])} images, fewer than the {share[short[0]]} a balanced start needs.")
-    return g.permutation(np.concatenate([of_class[c][:k] for c,k in share.items()]))
+    return g.permutation(np.concatenate(even_shares(order, y_N[order], g.permutation(wanted), n)))
 
 # %% ../nbs/00_data.ipynb #edd25975
 def top_rows(

@@ -9,6 +9,7 @@ import matplotlib.figure, numpy as np, pandas as pd, pytest, scipy.sparse, torch
 from PIL import Image
 import m2vaal_nb
 from m2vaal_nb.foundations.inputs import *
+from m2vaal_nb.loop import Job, Training
 
 nan, inf = float('nan'), float('inf')
 

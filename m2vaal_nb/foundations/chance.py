@@ -18,7 +18,8 @@ def check_seed(
     return as_int(seed, 'seed', low=0)
 
 # %% ../../nbs/foundations/chance.ipynb #b81271bd
-STREAMS = ('split', 'init', 'nets', 'labelled', 'unlabelled', 'noise', 'query') # append only: a stream's place is its key
+STREAMS = ( # append only: a stream's place is its key
+    'split', 'init', 'nets', 'labelled', 'unlabelled', 'noise', 'query')
 
 def rng(
     seed:int, # Seed of the run, ≥ 0

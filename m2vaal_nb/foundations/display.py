@@ -16,7 +16,7 @@ from .inputs import as_images, as_int
 # %% ../../nbs/foundations/display.ipynb #8ad9a81b
 def show_images(
     x_N, # (N, C, H, W) images: uint8, or float in [0, 1]
-    titles=(), # A caption for each
+    titles=(), # Captions, one for each image
     ncols:int=10, # Images in a row
     size:float=1., # Inches an image
 ): # matplotlib's figure
@@ -25,10 +25,12 @@ def show_images(
     x_N = as_images(x_N, fractions=True).cpu()
     ncols = as_int(ncols, 'ncols', low=1)
     nrows = -(-len(x_N)//ncols)
-    fig, axes = plt.subplots(nrows, ncols, figsize=(ncols*size, nrows*size*(1.2 if len(titles) else 1)), squeeze=False)
+    height = nrows*size*(1.2 if len(titles) else 1)
+    fig, axes = plt.subplots(nrows, ncols, figsize=(ncols*size, height), squeeze=False)
+    white = 255 if x_N.dtype == torch.uint8 else 1
     for ax in axes.flat: ax.axis('off')
     for ax,x,title in zip(axes.flat, x_N, [*titles] or ['']*len(x_N)):
-        ax.imshow(x.permute(1, 2, 0).squeeze(-1).numpy(), cmap='gray', vmin=0, vmax=255 if x.dtype == torch.uint8 else 1)
+        ax.imshow(x.permute(1, 2, 0).squeeze(-1).numpy(), cmap='gray', vmin=0, vmax=white)
         ax.set_title(title, fontsize=8, pad=2)
     fig.tight_layout(pad=.3)
     plt.close(fig) # or a notebook shows it twice
@@ -36,13 +38,15 @@ def show_images(
 
 # %% ../../nbs/foundations/display.ipynb #d7bf783a
 def progress(
-    items, # To go through; None for a bar that is told of every step by `update()`
-    what:str, # In words, before the bar
-    total:int|None=None, # How many, where `items` has no length
+    items, # Items to go through; None for a bar that is told of every step by `update()`
+    what:str, # Words before the bar
+    total:int|None=None, # Number of items, where that cannot be asked of them
 ): # The same items
-    "A bar while they are gone through; none where there is neither notebook nor terminal, nor with `TQDM_DISABLE=1` in the environment."
+    "A bar in a notebook or a terminal, while items are gone through; none with `TQDM_DISABLE=1`."
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')     # without ipywidgets a notebook gets a bar of text
         from tqdm.auto import tqdm
     off = os.environ.get('TQDM_DISABLE', '0') not in ('', '0') # in a notebook tqdm itself does not look
-    return tqdm(items, desc=what, total=total, leave=False, disable=off or (False if in_notebook() else None))
+    only_terminals = None                   # tqdm's word for it
+    disable = off or (False if in_notebook() else only_terminals)
+    return tqdm(items, desc=what, total=total, leave=False, disable=disable)

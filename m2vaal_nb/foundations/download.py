@@ -105,7 +105,7 @@ def reason(e:Exception)->str:
 # %% ../../nbs/foundations/download.ipynb #9701769d
 def idx_root(
     dataset:str='FashionMNIST', # 'FashionMNIST' or 'MNIST'
-    root:str|Path|None=None, # Folder to use, and no other; by default `$M2VAAL_DATA`, else the first source that has the data
+    root:str|Path|None=None, # Folder to use, no other; by default `$M2VAAL_DATA`, else the first source with the data
 )->Path: # For torchvision
     "A folder from which torchvision can read a dataset, every file verified."
     if explicit := root or os.environ.get('M2VAAL_DATA'): return stage(Path(explicit), dataset)

@@ -29,4 +29,6 @@ def check_folder(folder:Path):
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder): pass
-    except OSError as e: raise ValueError(f"Cannot write to {folder}: {e.strerror}. Choose a folder that can be written.") from None
+    except OSError as e:
+        says = f'{e.strerror}. Choose a folder that can be written'
+        raise ValueError(f"Cannot write to {folder}: {says}.") from None

@@ -22,7 +22,8 @@ def pick_device(
 )->torch.device:
     "Where to train: `auto` takes a GPU when there is one."
     name = as_name(name, ('auto', 'cpu', 'cuda'), 'device')
-    if name == 'cuda' and not torch.cuda.is_available(): raise ValueError("Device 'cuda' was asked for, but PyTorch finds no CUDA device here.")
+    if name == 'cuda' and not torch.cuda.is_available():
+        raise ValueError("Device 'cuda' was asked for, but PyTorch finds no CUDA device here.")
     return torch.device('cuda' if name != 'cpu' and torch.cuda.is_available() else 'cpu')
 
 # %% ../../nbs/foundations/machine.ipynb #5e0a1c07
@@ -38,7 +39,8 @@ def one_thread():
 def cpu_name()->str:
     "The model of this machine's processor."
     info = Path('/proc/cpuinfo')
-    names = [l.split(':', 1)[1].strip() for l in info.read_text().splitlines() if l.startswith('model name')] if info.exists() else []
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
     return names[0] if names else platform.processor() or platform.machine()
 
 def n_cores()->int:
@@ -47,6 +49,10 @@ def n_cores()->int:
 
 def provenance(device:torch.device)->dict: # `versions` and `host`
     "With what and on what a line was made; never the machine's name."
-    versions = dict(m2vaal_nb=__version__, python=platform.python_version(), torch=torch.__version__, numpy=np.__version__)
+    versions = dict(
+        m2vaal_nb=__version__,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        numpy=np.__version__)
     gpu = torch.cuda.get_device_name(device) if device.type == 'cuda' else None
     return dict(versions=versions, host=dict(cpu=cpu_name(), gpu=gpu, threads=1))

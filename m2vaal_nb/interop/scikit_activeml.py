@@ -93,7 +93,8 @@ class Revealed(SkactivemlClassifier):
         z_N, # (N, D) latents, float64
         p_N, # (N, C) their probabilities
         classes=None, missing_label=np.nan, cost_matrix=None, random_state=None): # As the base class has them
-        super().__init__(classes=classes, missing_label=missing_label, cost_matrix=cost_matrix, random_state=random_state)
+        super().__init__(classes=classes, missing_label=missing_label,
+                         cost_matrix=cost_matrix, random_state=random_state)
         self.z_N, self.p_N = z_N, p_N
         self.classes_ = np.arange(p_N.shape[1])
         self.row = {z.tobytes(): i for i,z in enumerate(z_N)}

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch.func import functional_call, grad, stack_module_state, vmap
 
+from ..foundations.inputs import as_int
 from ..foundations.machine import one_thread, pick_device
 from ..data import Dataset
 from ..models import Batch, Images, Out, Outputs
@@ -163,6 +164,7 @@ def run_in_lockstep(
     at_most:int=64, # Runs in one step
 )->Iterator[dict]: # Lines, in the order in which they are finished
     "Do runs in lockstep, each with its own log."
+    at_most = as_int(at_most, 'at_most', low=1)
     names = {job.protocol.dataset for job in jobs}
     images = {name: moved(data or dataset(name), device) for name in names}   # once, on the device
     with ExitStack() as held:

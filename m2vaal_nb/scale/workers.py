@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from ..foundations.files import check_folder
+from ..foundations.inputs import as_int
 from ..foundations.machine import pick_device
 from ..data import DATASETS, Dataset, load_dataset
 from ..losses import LEARNERS
@@ -158,6 +159,7 @@ def run_on_workers(
     tries:int=3, # How often a run may lose its worker
 )->Iterator[dict]: # Lines, in the order in which they are finished
     "Do runs in parallel; a worker that dies costs its run the current round."
+    n, tries = as_int(n, 'n', low=1), as_int(tries, 'tries', low=1)
     check_folder(Path(folder))
     hire = partial(Worker, str(pick_device(device)), data)
     crew = Crew(list(jobs), folder, n, hire, Patience('worker', say, tries))
