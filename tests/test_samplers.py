@@ -238,7 +238,7 @@ def test_a_bad_row_is_found_in_any_block(block, row, sizes):
     with pytest.raises(ValueError, match='Probabilities must'): margin_scores(bad_p)
     with pytest.raises(ValueError, match='Probabilities must'): weighted_anchors_rows(z, bad_p, z, [0, 1]*5, 2)
     for pair in ((bad_z, z), (z, bad_z)):
-        with pytest.raises(ValueError, match='Latents must'): class_anchors_rows(pair[0], [0, 1]*5, pair[1], [0, 1]*5, 2, 2)
+        with pytest.raises(ValueError, match='(?i)latents must'): class_anchors_rows(pair[0], [0, 1]*5, pair[1], [0, 1]*5, 2, 2)
 
 @pytest.mark.parametrize('n', [0, 1, 63, 64, 65, 127, 128, 129])     # labelled rows are taken 64 at a time
 def test_any_number_of_anchors(n):
@@ -277,6 +277,6 @@ def test_callers_threads_are_left_as_they_were(name, three_threads, monkeypatch)
     assert torch.get_num_threads() == 3
     for _ in scores_at_picks(view, SAMPLERS[name], rows) or (): assert torch.get_num_threads() == 3
     assert set(inside) == ({1} if 'anchors' in name else set())
-    with pytest.raises(ValueError): SAMPLERS[name](view, 41)
+    with pytest.raises(ValueError): SAMPLERS[name](view, 0)
     with pytest.raises(ValueError): margin_scores(torch.ones(3))
     assert torch.get_num_threads() == 3

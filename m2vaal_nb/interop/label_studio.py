@@ -39,9 +39,9 @@ def served_at(
 
 # %% ../../nbs/interop/label_studio.ipynb #72df69f4
 def label_studio_tasks(
-    chosen:pd.DataFrame, # Columns `image`, `predicted`, `probability`
+    chosen:pd.DataFrame, # Columns image, predicted, probability
     model:str, # Name shown beside a prediction
-    url:str='/data/local-files/?d=', # What stands before an image's path; see `served_at`
+    url:str='/data/local-files/?d=', # What stands before an image's path; see served_at
 )->list: # Of tasks, for JSON
     "Tasks with predictions as pre-annotations."
     def predictions(row):
@@ -124,7 +124,7 @@ def is_picture(
 
 def as_result(
     name:str, # Column
-    value, # Choice, or a dict with a key for its kind, such as `taxonomy`
+    value, # Choice, or a dict with a key for its kind, such as taxonomy
 )->dict: # Control, kind and value
     "An answer in a row as JSON has it."
     value = value if isinstance(value, dict) else dict(choices=[value])
@@ -137,7 +137,7 @@ RECORD = {'id', 'annotator', 'annotation_id', 'created_at', 'updated_at', 'lead_
 def row_task(
     row:dict, # Column -> value
     pictures:set, # Columns that name images
-)->dict: # Its `data`, and its annotation if there is one
+)->dict: # Its data, and its annotation if there is one
     "A row of JSON-MIN or CSV as a task of JSON."
     results = []
     for name,value in row.items():
@@ -169,7 +169,7 @@ def row_tasks(
 # %% ../../nbs/interop/label_studio.ipynb #f2f42ffd
 def read_tasks(
     path:str|Path, # Exported as JSON, JSON-MIN, CSV or TSV
-)->list: # Tasks as in JSON: `data`, `annotations`, perhaps `drafts`
+)->list: # Tasks as in JSON: data, annotations, perhaps drafts
     "The tasks of an export, whatever its format."
     try: tasks = json.loads(Path(path).read_bytes())
     except ValueError: return row_tasks(table_rows(path), path)
@@ -184,7 +184,7 @@ def read_tasks(
 
 # %% ../../nbs/interop/label_studio.ipynb #3a84e7f0
 def submitted(
-    task:dict, # Of `read_tasks`
+    task:dict, # Of read_tasks
 )->list:
     "The annotations of a task, without those that were skipped."
     def skipped(annotation): return annotation.get('was_cancelled') or annotation.get('skipped')
@@ -221,7 +221,7 @@ def check_values(
 
 # %% ../../nbs/interop/label_studio.ipynb #d28da50b
 def class_control(
-    tasks:list, # Of `read_tasks`
+    tasks:list, # Of read_tasks
     path:str|Path, # Name of the file in a complaint
 )->tuple: # Name of the control that holds the class; the others, each with its kind
     "Where the class of an image stands."
@@ -268,7 +268,7 @@ def picture(
     raise ValueError(f"{path} has a task that names {n} images, under {keys}: it must be one.")
 
 def idleness(
-    task:dict, # Of `read_tasks`, without a label
+    task:dict, # Of read_tasks, without a label
 )->str:
     "Why a task gives no label."
     if submitted(task): return 'submitted without a choice'
@@ -277,11 +277,11 @@ def idleness(
 
 # %% ../../nbs/interop/label_studio.ipynb #25324a53
 def votes_of(
-    task:dict, # Of `read_tasks`
-    control:str|None, # Of `class_control`
+    task:dict, # Of read_tasks
+    control:str|None, # Of class_control
     paths, # Images of the folder
     path:str|Path, # Name of the file in a complaint
-)->tuple: # Reference to its image, votes for `decide`; None and nothing when there is none
+)->tuple: # Reference to its image, votes for decide; None and nothing when there is none
     "What is said about the image of a task."
     votes, reference = [], None
     for a in submitted(task):

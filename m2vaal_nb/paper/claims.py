@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EXPERIMENTS', 'SWEEPS', 'MEASUREMENTS', 'PAGES', 'INTRODUCTION', 'ON_MNIST', 'FROM_1000', 'FROM_500', 'CHOOSING',
            'ALGORITHMS', 'PICKS', 'EASY_CLASSES', 'CONCLUSION', 'CLAIMS', 'finished', 'read_all', 'Claim',
-           'judge_claims', 'show_verdicts', 'in_kingma', 'after_long_training', 'less_even', 'less_even_than_random',
-           'less_wrong_than_random', 'judge']
+           'judge_claims', 'Markdown', 'show_verdicts', 'in_kingma', 'after_long_training', 'less_even',
+           'less_even_than_random', 'less_wrong_than_random', 'judge']
 
 # %% ../../nbs/paper/claims.ipynb #e79db532
 from collections.abc import Callable
@@ -75,11 +75,15 @@ def judge_claims(
         page=[c.page for c in claims]))
 
 # %% ../../nbs/paper/claims.ipynb #60b31fc7
+class Markdown:
+    "Text that a notebook shows as Markdown."
+    def __init__(self, data): self.data = data
+    def _repr_markdown_(self): return self.data
+
 def show_verdicts(
     judged:pd.DataFrame, # A row a claim: section, claim, verdict, evidence, page
-): # Markdown
+): # Shown as Markdown
     "Verdicts as a table to read; wide, in a box that scrolls."
-    from IPython.display import Markdown
     def row(*texts): return '| ' + ' | '.join(t.replace('|', r'\|') for t in texts) + ' |'
     head = row('section', 'claim', 'verdict', 'evidence', 'page')
     rows = [head, '|:---|:-----------|:------|:--------------|:----|']

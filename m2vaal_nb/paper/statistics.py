@@ -13,7 +13,7 @@ from scipy import stats
 
 # %% ../../nbs/paper/statistics.ipynb #121ee0bb
 def area_under(
-    run:pd.DataFrame, # Rounds of one run, in order: columns `n_labelled`, `test_acc`
+    run:pd.DataFrame, # Rounds of one run, in order: columns n_labelled, test_acc
 )->float: # In [0, 1]
     "Area under a run's budget curve, divided by its width."
     labels = run.n_labelled.to_numpy(float)
@@ -23,7 +23,7 @@ def area_under(
 
 # %% ../../nbs/paper/statistics.ipynb #395c288a
 def areas(
-    runs:pd.DataFrame, # A row a round: columns `method`, `seed`, `n_labelled`, `test_acc`
+    runs:pd.DataFrame, # A row a round: columns method, seed, n_labelled, test_acc
     upto:int|None=None, # Labels to end at; by default the most that all runs have reached
 )->pd.DataFrame: # A row a seed, a column a method, values in [0, 1]; NaN where there is no run
     "Area under the budget curve of every run, divided by its width."
@@ -46,7 +46,7 @@ def smallest_difference(
     n:int, # Pairs, 2 or more
     power:float=.8, # Probability that it is found
     level:float=.05, # Level of the two-sided test
-)->float: # In the unit of `sd`
+)->float: # In the unit of sd
     "The true difference that a paired t-test finds with this power."
     from scipy.optimize import brentq
     t = stats.t.ppf(1 - level/2, n-1)
@@ -60,7 +60,7 @@ def compare(
     area:pd.DataFrame, # A row a seed, a column a method
     a:str, # A method
     b:str, # The method it is compared with
-)->dict: # Points of `difference` (a − b), `low` to `high`, `p`, `resolves`; `n` pairs
+)->dict: # Points of difference (a − b), low to high, p, resolves; n pairs
     "Paired comparison over the seeds that both methods have."
     area = area.reindex(columns=[a, b])
     pairs = 100*(area[a] - area[b]).dropna()
@@ -139,7 +139,7 @@ def win_tie_loss(
 # %% ../../nbs/paper/statistics.ipynb #2ee6d8dd
 def area_table(
     area:pd.DataFrame, # A row a seed, a column a method
-)->pd.DataFrame: # A row a method, best first: `mean`, `low` to `high`, in percent; `n` runs
+)->pd.DataFrame: # A row a method, best first: mean, low to high, in percent; n runs
     "Mean area under the budget curve of every method."
     mean = 100*area.mean()
     half = 100*half_width(area)
