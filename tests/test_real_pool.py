@@ -17,7 +17,7 @@ def data(): return load_dataset()
 @pytest.fixture(scope='module')
 def logs(tmp_path_factory):
     "The one test that takes more than half a minute: all methods, with two workers."
-    return run_grid([*JOBS.values()], tmp_path_factory.mktemp('real'), 'cpu', lambda s: None, engine=on_workers(2))
+    return run_grid([*JOBS.values()], tmp_path_factory.mktemp('real'), on_workers(2), 'cpu', say=lambda s: None)
 
 @pytest.mark.parametrize('method', METHODS)
 def test_every_method(method, logs, data):
