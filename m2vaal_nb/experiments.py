@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .foundations.inputs import as_int
+from .foundations.inputs import as_int, as_name
 from .foundations.log import read_log
 from .data import Dataset, load_dataset
 from .loop import (
@@ -62,9 +62,8 @@ def protocol_for(
     method:str, # Slug of the method
 )->Protocol: # With the method's learner and sampler
     "An experiment's protocol for one method."
-    if method not in METHODS:
-        raise ValueError(f"Unknown method {method!r}: choose from {', '.join(METHODS)}.")
-    return replace(p, learner=METHODS[method].learner, sampler=METHODS[method].sampler)
+    m = METHODS[as_name(method, METHODS, 'method')]
+    return replace(p, learner=m.learner, sampler=m.sampler)
 
 # %% ../nbs/05_experiments.ipynb #420b4fc5
 _fig2b = Protocol(n_init=500, init_classes=(2, 4, 7), budget=64, max_labels=2000)

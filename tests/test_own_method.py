@@ -200,7 +200,7 @@ FOLDERS = { # files; what the sentence says
     'one class': (['a/1.png', 'a/2.png'], 'photos has one class, a: at least two are needed'),
     'images without a class': (['a/1.png', '2.png'], '2.png is in no subfolder of photos'),
     'one image of a class': (['a/1.png', 'a/2.png', 'b/1.png'], 'photos has one image of b'),
-    'no image at all': (['a/1.png', 'a/2.png', 'b/1.png', 'b/2.png'], 'could not be read as an image'),
+    'no image at all': (['a/1.png', 'a/2.png', 'b/1.png', 'b/2.png'], '4 of 4 images could not be read'),
 }
 
 @pytest.mark.parametrize('what', FOLDERS)

@@ -64,7 +64,7 @@ def test_runs_in_a_lockstep(at_most, few, tiny, tmp_path):
 
 def test_more_workers_than_runs(few, tiny, tmp_path):
     jobs = [Job(replace(tiny, rounds=1), 'random', seed) for seed in range(2)]
-    lines = [*run_on_workers(jobs, tmp_path, 3, 'cpu', few)]
+    lines = [*run_on_workers(3, jobs, tmp_path, 'cpu', few)]
     for job in jobs:
         alone = [*run(job, tmp_path/'alone', 'cpu', few)]
         assert [l['queried'] for l in lines if l['seed'] == job.seed] == [l['queried'] for l in alone]

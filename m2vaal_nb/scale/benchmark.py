@@ -141,7 +141,7 @@ def pieces_of_a_round(
     nets = fresh_nets(LEARNERS[p.learner], Training(pool, p, 0, 0))
     z, probs, z_L, y_L = made_up(n)
     first, second, margin = selections(n, budget).values()
-    return {'training': partial(train_round, pool, p, 0, 0),
+    return {'training': partial(train_round, Training(pool, p, 0, 0)),
             'predictions': partial(predict, nets, LEARNERS[p.learner], pool.x[:images]),
             'class_anchors': first, 'weighted_anchors': second,
             '40 times margin': lambda: [margin() for _ in range(40)],
