@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .foundations.chance import rng, tie_ranks
 from .foundations.inputs import (
-    as_budget, as_flag, as_ids, as_images, as_int, as_labels, as_latents, as_name, as_probs, as_scores)
+    as_budget, as_flag, as_ids, as_inputs, as_int, as_labels, as_latents, as_name, as_probs, as_scores)
 from .foundations.download import IDX_MD5, cache_dir, idx_root, reason
 from .foundations.machine import one_thread
 
@@ -27,15 +27,15 @@ from .foundations.machine import one_thread
 @dataclass(frozen=True, eq=False)
 class Dataset:
     "A training set to draw a pool from, and a test set."
-    x:Tensor # (N, C, H, W) uint8
+    x:Tensor # (N, C, H, W) uint8, or (N, D) features of images
     y:np.ndarray # (N,) int64
-    x_test:Tensor # (M, C, H, W) uint8
+    x_test:Tensor # (M, C, H, W) uint8, or (M, D) features
     y_test:np.ndarray # (M,) int64
     classes:tuple # Class names; a label is a place in it
 
     def __post_init__(self):
         n = len(self.classes)
-        x, x_test = as_images(self.x), as_images(self.x_test, name='Test images')
+        x, x_test = as_inputs(self.x), as_inputs(self.x_test, name='Test images')
         y = as_labels(self.y, len(x), n)
         y_test = as_labels(self.y_test, len(x_test), n, name='Test labels')
         vars(self).update(x=x, y=y, x_test=x_test, y_test=y_test)
@@ -58,11 +58,12 @@ CLASSES = dict( # their names, for who has no images at hand
     cifar10=('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck'))
 
 def load_dataset(
-    name:str='fashion_mnist', # 'fashion_mnist', 'mnist' or 'cifar10'
+    name:str='fashion_mnist', # 'fashion_mnist', 'mnist', 'cifar10', or what was added to `DATASETS`
     root:str|Path|None=None, # Folder that holds the data; by default `$M2VAAL_DATA`, else it is fetched
 )->Dataset: # Whole, in memory
     "Fashion-MNIST, MNIST or CIFAR-10, fetched when needed and checked by MD5."
     name = as_name(name, DATASETS, 'dataset')
+    if callable(make := DATASETS[name]): return make()
     from torchvision import datasets
     explicit = root or os.environ.get('M2VAAL_DATA')
     kw = {} if DATASETS[name] in IDX_MD5 else dict(download=not explicit)
@@ -121,7 +122,7 @@ def _no_ids(): return np.empty(0, np.int64)
 @dataclass(frozen=True, eq=False)
 class Pool:
     "Images in the open, labels behind one door."
-    x:Tensor # (N, C, H, W) uint8, every image of the training set, by dataset id
+    x:Tensor # (N, C, H, W) uint8 or (N, D) features: every image of the training set, by dataset id
     ids:np.ndarray # (P,) ids that belong to the pool
     oracle:Callable # ids -> labels
     classes:tuple # Class names
@@ -131,7 +132,7 @@ class Pool:
     def __post_init__(self):
         labelled = as_ids(self.labelled)
         y = as_labels(self.y, len(labelled), len(self.classes))
-        vars(self).update(x=as_images(self.x), ids=as_ids(self.ids), labelled=labelled, y=y)
+        vars(self).update(x=as_inputs(self.x), ids=as_ids(self.ids), labelled=labelled, y=y)
     @cached_property
     def unlabelled(self)->np.ndarray:
         "The ids still for sale, sorted."

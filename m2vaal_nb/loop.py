@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .foundations.chance import check_seed, epoch_rows, rng
 from .foundations.files import check_folder
 from .foundations.inputs import (
-    as_flag, as_images, as_int, as_labels, as_name, as_number, as_scores)
+    as_flag, as_images, as_inputs, as_int, as_labels, as_name, as_number, as_scores)
 from .foundations.log import only_writer, read_log, write_line
 from .foundations.machine import one_thread, pick_device, provenance
 from .data import (
@@ -293,7 +293,8 @@ def train_round(
     t:Training, # What to train
     watch:Callable|None=None, # Called as (step, batch) before each step
 )->tuple: # Trained nets, {term: last value}
-    "Train one round's nets from scratch."
+    "Train one round's nets, or what reads features, from scratch."
+    if t.learner.fit: return t.learner.fit(t), {}
     nets = fresh_nets(t.learner, t)
     return nets, train(nets, t.learner, t.protocol, t.pool.x, draw(t), watch)
 
@@ -301,12 +302,13 @@ def train_round(
 @one_thread()
 @torch.no_grad()
 def predict(
-    nets:nn.ModuleDict, # Trained nets
+    nets, # Trained nets by name, or what reads features
     learner:Learner, # What codes hold
-    x_N:Tensor, # (N, channels, height, width) uint8
+    x_N:Tensor, # (N, channels, height, width) uint8, or (N, D) features
     block:int=500, # Images at a time; larger ones leave a CPU's cache
 )->dict: # p (N, C), and where the learner has the nets for it z (N, D), d (N,), r (N,); on the CPU
     "Class probabilities, latent means, P(labelled) and loss ranks of images."
+    if learner.fit: return nets.predict(x_N)
     x_N, block = as_images(x_N, least=0), as_int(block, 'block', low=1)
     nets.eval()
     def one(images):
@@ -343,9 +345,9 @@ def view_pool(
 # %% ../nbs/04_loop.ipynb #8c590017
 def accuracy(nets, learner:Learner, x_N:Tensor, y_N)->float: # Between 0 and 1
     "Fraction of images whose most probable class is right."
-    x_N = as_images(x_N)
+    x_N = as_inputs(x_N)
     y_N = as_labels(y_N, len(x_N))
-    alone = nn.ModuleDict(dict(classifier=nets['classifier']))
+    alone = nets if learner.fit else nn.ModuleDict(dict(classifier=nets['classifier']))
     guess = predict(alone, learner, x_N)['p'].argmax(-1)
     return float((guess.numpy() == y_N).mean())
 
@@ -390,11 +392,15 @@ def dry_run(
     learner = LEARNERS[p.learner]
     if p.warmup_steps and 'encoder' not in learner.nets:
         raise ValueError("`warmup_steps` trains a VAE, and this learner has none.")
+    there, reads = (('images', 'features')[bool(o)] for o in (pool.x.ndim == 2, learner.fit))
+    if there != reads:
+        raise ValueError(f"The learner {p.learner} reads {reads}, and {p.dataset} holds {there}.")
     n = min(n, p.budget, len(pool.unlabelled))
     last = pool.unlabelled[-2*n:]
     if not n: return
     small = replace(pool, ids=np.concatenate([pool.labelled, last]))
-    nets = fresh_nets(learner, Training(small, p, 0, 0))
+    t = Training(small, p, 0, 0)
+    nets = learner.fit(t) if learner.fit else fresh_nets(learner, t)
     view, _ = view_pool(nets, learner, small, p)
     pick(p.sampler, view, n)
 

@@ -125,10 +125,11 @@ class Phase:
 @dataclass(frozen=True, eq=False)
 class Learner:
     "What is trained, and how."
-    nets:tuple # Names of nets
-    phases:tuple # In the order of a training step
+    nets:tuple=() # Names of nets
+    phases:tuple=() # In the order of a training step
     condition:Callable|None=None # What codes hold beside the latent vector
     n_extra:str|int=0 # How many numbers that is: 0, 1 or 'classes'
+    fit:Callable|None=None # (Training) -> model, for what reads features and is not trained by steps
 
 # %% ../nbs/02_losses.ipynb #68e5b962
 VAE = ('encoder', 'decoder')
