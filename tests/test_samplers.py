@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
+from m2vaal_nb import samplers
 from m2vaal_nb.data import PoolView
 from m2vaal_nb.samplers import (SAMPLERS, SCORES, SMALL, Cluster, class_anchors_rows, entropy_scores,
     least_confidence_scores, margin_scores, random, scores_at_picks, weighted_anchors_rows)
@@ -270,8 +271,12 @@ def three_threads():
 
 @every
 def test_callers_threads_are_left_as_they_were(name, three_threads, monkeypatch):
-    inside, cdist = [], torch.cdist
-    monkeypatch.setattr(torch, 'cdist', lambda *a, **kw: inside.append(torch.get_num_threads()) or cdist(*a, **kw))
+    inside = []
+    def watched(where, what):
+        def call(*a, _do=getattr(where, what), **kw): return inside.append(torch.get_num_threads()) or _do(*a, **kw)
+        monkeypatch.setattr(where, what, call)
+    watched(torch, 'cdist')
+    watched(samplers, 'predicted')
     view = a_view()
     rows = np.array([list(view.ids).index(i) for i in SAMPLERS[name](view, 7)])
     assert torch.get_num_threads() == 3
