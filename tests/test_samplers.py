@@ -241,6 +241,10 @@ def test_a_bad_row_is_found_in_any_block(block, row, sizes):
     for pair in ((bad_z, z), (z, bad_z)):
         with pytest.raises(ValueError, match='(?i)latents must'): class_anchors_rows(pair[0], [0, 1]*5, pair[1], [0, 1]*5, 2, 2)
 
+@pytest.mark.parametrize('bad', [[[math.nan]], torch.ones(3), torch.ones(0, 1), torch.ones(1, 2)], ids=['not finite', 'one axis', 'no row', 'too wide'])
+def test_bad_labelled_latents(bad):
+    with pytest.raises(ValueError, match='Labelled latents must'): samplers.checked_latents(torch.arange(4.)[:,None], bad, np.array([1]), 2)
+
 @pytest.mark.parametrize('n', [0, 1, 63, 64, 65, 127, 128, 129])     # labelled rows are taken 64 at a time
 def test_any_number_of_anchors(n):
     g = np.random.default_rng(n)
