@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'CONV', 'NETS', 'Size', 'halved', 'Body', 'Classifier', 'Encoder', 'Deconv', 'Decoder', 'Discriminator',
-           'Ranker', 'make_nets', 'n_params', 'Images', 'Batch', 'cut', 'Outputs', 'Out', 'condition_on_probs',
+           'Ranker', 'make_nets', 'n_params', 'Images', 'Batch', 'cut', 'HalfOut', 'Out', 'condition_on_probs',
            'condition_on_rank', 'encode', 'decode', 'score_codes', 'classify', 'autoencode', 'autoencode_adversarially',
            'discriminate', 'rank_and_autoencode', 'marginalise']
 
@@ -186,8 +186,8 @@ def cut(
 
 # %% ../nbs/01_models.ipynb #30bee584
 @dataclass(frozen=True, eq=False)
-class Outputs:
-    "What the nets say of one half; None where they were not asked."
+class HalfOut:
+    "What the nets say of one half of a batch; None where they were not asked."
     logits:Tensor|None=None # (B, C) of the classes
     hidden:tuple|None=None # Activations of the classifier
     mu:Tensor|None=None # (B, D) latent means
@@ -203,13 +203,13 @@ class Outputs:
         before, after = {}, {}
         for k,v in vars(self).items():
             before[k], after[k] = cut(v, n)
-        return Outputs(**before), Outputs(**after)
+        return HalfOut(**before), HalfOut(**after)
 
 @dataclass(frozen=True, eq=False)
 class Out:
     "What a pass found out about a batch."
-    L:Outputs # Labelled
-    U:Outputs|None=None # Unlabelled
+    L:HalfOut # Labelled
+    U:HalfOut|None=None # Unlabelled
 
 # %% ../nbs/01_models.ipynb #bf7e45bc
 def condition_on_probs(
@@ -237,32 +237,32 @@ def encode(
     images:Images, # Images to look at
     condition:Callable|None=None, # What codes hold beside the latent vector
     classify:bool=True, # Ask the classifier, even if no condition needs it?
-)->Outputs: # With `mu`, `logvar`, `extra`, `code`, and of the classifier `logits`, `hidden`
+)->HalfOut: # With `mu`, `logvar`, `extra`, `code`, and of the classifier `logits`, `hidden`
     "The classifier and the encoder look at images."
     logits, hidden = nets['classifier'](images.x) if classify or condition else (None, None)
     mu, logvar = nets['encoder'](images.x)
     extra, beside_mu = condition(nets, logits, hidden) if condition else ((), ())
-    return Outputs(logits, hidden, mu, logvar, extra, torch.cat([mu, *beside_mu], -1))
+    return HalfOut(logits, hidden, mu, logvar, extra, torch.cat([mu, *beside_mu], -1))
 
 # %% ../nbs/01_models.ipynb #3bc21291
 def decode(
     nets, # Nets by name
-    out:Outputs, # What the encoder found
+    out:HalfOut, # What the encoder found
     eps:Tensor, # (B, D) standard normal noise
-)->Outputs: # With `pix`
+)->HalfOut: # With `pix`
     "The decoder draws what was seen, from a sample of the latent."
     z = out.mu + (out.logvar/2).exp()*eps
     code = torch.cat([z, *out.extra], -1)
     return replace(out, pix=nets['decoder'](code))
 
-def score_codes(nets, out:Outputs)->Outputs: # With `d`
+def score_codes(nets, out:HalfOut)->HalfOut: # With `d`
     "The discriminator says how labelled codes look."
     return replace(out, d=nets['discriminator'](out.code))
 
 # %% ../nbs/01_models.ipynb #5373c838
 def classify(nets, b:Batch, condition=None, before=None)->Out:
     "The classifier alone, on labelled images."
-    return Out(Outputs(*nets['classifier'](b.L.x)))
+    return Out(HalfOut(*nets['classifier'](b.L.x)))
 
 def autoencode(nets, b:Batch, condition=None, before=None, adversarial:bool=False)->Out:
     "Classifier and VAE. Without a condition, nothing needs the classifier's view of unlabelled images."
@@ -285,7 +285,7 @@ def discriminate(nets, b:Batch, condition=None, before:Out|None=None)->Out:
     "The discriminator's own phase: it scores the codes of the phase before, unless that has done it."
     if before.L.d is not None: return before
     codes = torch.cat([before.L.code, before.U.code]).detach()
-    scored = score_codes(nets, Outputs(code=codes))
+    scored = score_codes(nets, HalfOut(code=codes))
     return Out(*scored.split(len(before.L.code)))
 
 # %% ../nbs/01_models.ipynb #b8fe485a

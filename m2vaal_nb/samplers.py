@@ -301,9 +301,10 @@ def scores_at_picks(
 def replay(view, sampler, rows): # Yields B times (N,)
     "The scores of Algorithm 1 or 2 in front of each pick."
     p = view.p_N_C
-    y_N, doubt_N = predicted(p)
     rank = tie_ranks(len(view), view.seed)
-    with one_thread(): cs = clusters(view.z_N_D, y_N, view.z_L_D, view.y_L, p.shape[1], rank)
+    with one_thread():
+        y_N, doubt_N = predicted(p)
+        cs = clusters(view.z_N_D, y_N, view.z_L_D, view.y_L, p.shape[1], rank)
     for row in rows:
         u_N, turn = np.full(len(view), -np.inf), cs[y_N[row]]
         if sampler is class_anchors: u_N[turn.rows] = turn.sums

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from m2vaal_nb import samplers
 from m2vaal_nb.interop.modal import modal_query
 from m2vaal_nb.interop.scikit_activeml import SamplerStrategy, as_sampler
-from m2vaal_nb.interop.views import utilities, view_of
+from m2vaal_nb.interop.views import check_rows, utilities, view_of
 from m2vaal_nb.data import PoolView
 from m2vaal_nb.samplers import SAMPLERS
 
@@ -270,6 +270,10 @@ def test_as_sampler_bad_strategy(bad):
 @pytest.mark.parametrize('picks', [[0, 0], [0, 81], [-1, 0], [0], [0., 1.], [[0, 1]], None, 'ab'])
 def test_as_sampler_bad_picks(blobs, picks):
     with pytest.raises(ValueError, match='must pick 2 distinct rows of 81'): as_sampler(lambda *_: picks)(a_view(blobs), 2)
+
+@pytest.mark.parametrize('bad', [[1, 1], [0, 5], [-1, 0], [0], [[0, 1]], [.5, 1.], None])
+def test_bad_rows(bad):
+    with pytest.raises(ValueError, match='must pick 2 distinct rows of 5'): check_rows(bad, 5, 2)
 
 def test_without_the_packages():
     "Import is free; the class says what to install; the rest works."

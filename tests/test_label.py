@@ -4,7 +4,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from conftest import ROOT, sh
 from m2vaal_nb.own_images.files import image_paths
-from m2vaal_nb.own_images.labeller import LabelQueue, picture
+from m2vaal_nb.own_images.labeller import LabelQueue, folder_scales, picture
+from m2vaal_nb.own_images.pixels import Scales
 
 NAMES, CLASSES = [f'{o}.png' for o in ('a', 'b,c', 'd "e"', 'sub/f', 'ü', '#')], ['cat', 'a dog, or two', 'Käse']
 def quoted(s): return '"' + s.replace('"', '""') + '"'
@@ -50,6 +51,13 @@ def test_any_order_of_steps(folder, rows, end, ended, bom, todo, steps):
         assert all(line(*o) == kept for o,kept in zip(rows, lines[1:]) if o[1]), 'a row with a label is never rewritten'
         assert '' not in lines[:-1]
         assert sorted(queue.queue) == sorted(set(NAMES) - known.keys())
+
+@pytest.mark.parametrize('n,looked_at', [(0, 0), (1, 1), (99, 99), (100, 100), (101, 51), (200, 100), (201, 67)])
+def test_black_and_white_of_a_folder_are_looked_for_in_a_hundred_files_at_most(tmp_path, n, looked_at):
+    "The rule is a query's, which looks at all: up to a hundred files there is no difference."
+    paths = [f'{i}.png' for i in range(n)]
+    assert len(folder_scales(tmp_path, paths).files) == looked_at
+    if n <= 100: assert folder_scales(tmp_path, paths).files == Scales([tmp_path/o for o in paths]).files
 
 @pytest.mark.parametrize('call', ['fsync', 'replace'])
 def test_a_crash_costs_nothing(folder, monkeypatch, call):

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from m2vaal_nb.losses import (ELBO, LEARNERS, TERMS, adversarial, bernoulli_nll, class_prior, classification,
     discriminator_loss, elbo_terms, gaussian_nll, kl, kl_std_normal, kl_summed, marginal_reconstruction, ranking,
     reconstruction, squared_error)
-from m2vaal_nb.models import (CONV, NETS, SIZES, Batch, Body, Decoder, Deconv, Discriminator, Encoder, Images, Out,
-    Outputs, autoencode, condition_on_probs, cut, discriminate, autoencode_adversarially, halved, make_nets,
+from m2vaal_nb.models import (CONV, NETS, SIZES, Batch, Body, Decoder, Deconv, Discriminator, Encoder, HalfOut, Images,
+    Out, autoencode, condition_on_probs, cut, discriminate, autoencode_adversarially, halved, make_nets,
     marginalise, n_params)
 
 B, U, C, D, SHAPE = 6, 4, 10, 32, (1, 28, 28)
@@ -106,7 +106,7 @@ def test_ranking_against_pairs(n):
     logits, y, r = torch.randn(n, C), torch.randint(C, (n,)), torch.randn(n)
     loss = F.cross_entropy(logits, y, reduction='none')
     pairs = [F.softplus(-(r[i] - r[n-1-i])*(1 if loss[i] > loss[n-1-i] else -1)) for i in range(n//2)]
-    found = ranking(Out(Outputs(logits=logits, rank=r)), Batch(Images(torch.zeros(n, *SHAPE), y=y)))
+    found = ranking(Out(HalfOut(logits=logits, rank=r)), Batch(Images(torch.zeros(n, *SHAPE), y=y)))
     torch.testing.assert_close(found, sum(pairs)/len(pairs))
 
 two = lambda *s: (torch.randn(s), torch.randn(s))
@@ -125,7 +125,7 @@ def test_gradients_against_finite_differences(term, fields):
     b = Batch(Images(x[0], y=torch.tensor([1, 0, 1])), Images(x[1]))
     def f(*flat):
         vals = iter(flat)
-        halves = [Outputs(**{k: next(vals) for k in leaves}) for _ in range(2)]
+        halves = [HalfOut(**{k: next(vals) for k in leaves}) for _ in range(2)]
         return term(Out(*halves), b)
     assert torch.autograd.gradcheck(f, [v[i] for i in range(2) for v in leaves.values()])
 

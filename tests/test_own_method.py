@@ -1,5 +1,5 @@
 "One's own sampler and one's own images beside the paper's: from the shell, on workers, from any folder."
-import hashlib, os, shutil, signal, subprocess, sys, time
+import hashlib, inspect, os, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, torch
 from torchvision.transforms.v2.functional import to_pil_image
@@ -210,6 +210,15 @@ def test_wrong_folder(what, here, capsys):
         (Path('photos')/file).parent.mkdir(parents=True, exist_ok=True)
         (Path('photos')/file).write_text('no image')
     assert says in refused(capsys, 'random', workers='1')
+    assert not Path('out').exists()
+
+def test_bad_images_among_good_ones(photos, capsys):
+    "What a command says is possible is possible there."
+    (next(photos.iterdir())/'page.jpg').write_text('<html>')
+    says = refused(capsys, 'random', workers='1')
+    assert '1 of 151 images could not be read' in says and 'page.jpg (HTML or XML); remove them from the folder.' in says
+    options = re.findall(r'--([\w-]+)', says)
+    assert {o.replace('-', '_') for o in options} <= set(inspect.signature(cli.m2vaal_run.__wrapped__).parameters)
     assert not Path('out').exists()
 
 def test_size_is_for_folders(here, capsys):

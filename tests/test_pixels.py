@@ -253,8 +253,11 @@ def test_bad_file(what, tmp_path, monkeypatch):
     pil(RAMP.astype('u1'))(tmp_path/'a.png')
     write(tmp_path/name) if callable(write) else (tmp_path/name).write_bytes(write)
     with pytest.raises(ValueError, match='could not be read as an image'): read_picture(tmp_path/name)
-    with pytest.raises(ValueError) as e: read_images(tmp_path, ['a.png', name])
-    assert str(e.value) == f'1 of 2 images could not be read: {name} ({says}); remove them, or leave them out with --skip-bad.'
+    found = f'1 of 2 images could not be read: {name} ({says})'
+    with pytest.raises(ValueError) as e: see_images(tmp_path, ['a.png', name])
+    assert str(e.value) == f'{found}; remove them, or leave them out with --skip-bad.'
+    with pytest.raises(ValueError) as e: read_images(tmp_path, ['a.png', name])       # who calls it cannot leave them out
+    assert str(e.value) == f'{found}; remove them from the folder.'
     seen = see_images(tmp_path, ['a.png', name], skip_bad=True)
     assert list(seen.headers) == ['a.png'] and seen.bad == {name: says} and len(seen.x_N) == 1
 

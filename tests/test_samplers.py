@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
+from m2vaal_nb import samplers
 from m2vaal_nb.data import PoolView
 from m2vaal_nb.samplers import (SAMPLERS, SCORES, SMALL, Cluster, class_anchors_rows, entropy_scores,
     least_confidence_scores, margin_scores, random, scores_at_picks, weighted_anchors_rows)
@@ -240,6 +241,10 @@ def test_a_bad_row_is_found_in_any_block(block, row, sizes):
     for pair in ((bad_z, z), (z, bad_z)):
         with pytest.raises(ValueError, match='(?i)latents must'): class_anchors_rows(pair[0], [0, 1]*5, pair[1], [0, 1]*5, 2, 2)
 
+@pytest.mark.parametrize('bad', [[[math.nan]], torch.ones(3), torch.ones(0, 1), torch.ones(1, 2)], ids=['not finite', 'one axis', 'no row', 'too wide'])
+def test_bad_labelled_latents(bad):
+    with pytest.raises(ValueError, match='Labelled latents must'): samplers.checked_latents(torch.arange(4.)[:,None], bad, np.array([1]), 2)
+
 @pytest.mark.parametrize('n', [0, 1, 63, 64, 65, 127, 128, 129])     # labelled rows are taken 64 at a time
 def test_any_number_of_anchors(n):
     g = np.random.default_rng(n)
@@ -270,8 +275,12 @@ def three_threads():
 
 @every
 def test_callers_threads_are_left_as_they_were(name, three_threads, monkeypatch):
-    inside, cdist = [], torch.cdist
-    monkeypatch.setattr(torch, 'cdist', lambda *a, **kw: inside.append(torch.get_num_threads()) or cdist(*a, **kw))
+    inside = []
+    def watched(where, what):
+        def call(*a, _do=getattr(where, what), **kw): return inside.append(torch.get_num_threads()) or _do(*a, **kw)
+        monkeypatch.setattr(where, what, call)
+    watched(torch, 'cdist')
+    watched(samplers, 'predicted')
     view = a_view()
     rows = np.array([list(view.ids).index(i) for i in SAMPLERS[name](view, 7)])
     assert torch.get_num_threads() == 3

@@ -14,7 +14,6 @@ import pandas as pd
 
 from ..foundations.inputs import as_int
 from ..foundations.display import progress
-from ..foundations.machine import one_thread
 from ..data import Pool
 from ..losses import LEARNERS
 from ..loop import Protocol, predict
@@ -34,7 +33,7 @@ def predictions(
     known = replace(pool, labelled=pool.labelled[train], y=pool.y[train])
     nets = trained(known, p, seed)
     x_T = pool.x[pool.labelled[test]]
-    with one_thread(): found = predict(nets, LEARNERS[p.learner], x_T)
+    found = predict(nets, LEARNERS[p.learner], x_T)
     return found['p'].argmax(-1).numpy()
 
 # %% ../../nbs/own_images/accuracy.ipynb #702cbe72

@@ -162,8 +162,11 @@ def read_images(
     channels:int|None=None, # 1 (grey) or 3 (colour); by default 3 when any of them has colours
     keep:str|Path|None=None, # A .npy file to hold them, memory-mapped
 )->Tensor: # (N, channels, height, width) uint8
-    "Images as one tensor."
-    return see_images(folder, paths, transform, channels, keep).x_N
+    "Images as one tensor; all of them, or a `ValueError`."
+    seen = see_images(folder, paths, transform, channels, keep, skip_bad=True)
+    if seen.bad:
+        raise ValueError(f"{bad_images(seen.bad, len(paths))}; remove them from the folder.")
+    return seen.x_N
 
 # %% ../../nbs/own_images/images.ipynb #d5d4fdc4
 def how_resized(

@@ -198,11 +198,11 @@ class LabelQueue(Queue):
 def folder_scales(
     folder:Path, # Holds the images
     paths:list, # Images of the folder
-    most:int=100, # Of them to look at
+    most:int=100, # Of them to look at; a query looks at all
 )->dict: # Depth -> black and white
-    "What is black and what is white in a folder."
+    "What is black and what is white in a folder, as far as some of its images tell."
     from m2vaal_nb.own_images.pixels import Scales
-    step = len(paths)//most + 1
+    step = max(1, -(-len(paths)//most))
     return Scales([folder/p for p in paths[::step]])
 
 # %% ../../nbs/own_images/labeller.ipynb #ffd5c7ca

@@ -15,7 +15,6 @@ import torch
 
 from ..foundations.display import progress
 from ..foundations.inputs import as_budget, as_images, as_int, as_labels
-from ..foundations.machine import one_thread
 from ..data import Pool, PoolView
 from ..losses import LEARNERS
 from ..samplers import SAMPLERS, scores_at_picks
@@ -49,8 +48,7 @@ def trained(
     steps = iter(progress(range(p.warmup_steps + p.steps), 'training'))
     t = Training(pool, p, seed, round=0)
     nets = fresh_nets(learner, t)
-    with one_thread():
-        train(nets, learner, p, pool.x, draw(t), watch=lambda *_: next(steps))
+    train(nets, learner, p, pool.x, draw(t), watch=lambda *_: next(steps))
     return nets
 
 # %% ../../nbs/own_images/query.ipynb #61dc42c0
@@ -142,5 +140,5 @@ def next_images(
     budget = as_budget(budget, left)
     if not len(pool.labelled): return at_random(pool, budget, seed)
     nets = trained(pool, p, seed)
-    with one_thread(): view = view_blocks(nets, pool, p, seed)
+    view = view_blocks(nets, pool, p, seed)
     return picked(view, budget, SAMPLERS[p.sampler], pool.classes)

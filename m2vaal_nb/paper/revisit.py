@@ -16,7 +16,7 @@ from ..foundations.inputs import as_int
 from ..foundations.display import progress
 from ..foundations.files import write_whole
 from ..foundations.log import read_log
-from ..foundations.machine import one_thread, pick_device
+from ..foundations.machine import pick_device
 from ..data import Dataset
 from ..loop import Protocol, Training, start_pool, train_round, view_pool
 from ..experiments import dataset
@@ -52,8 +52,7 @@ def revisit(
     p = t.protocol
     with progress(None, 'training steps', p.warmup_steps + p.steps) as bar:
         nets, _ = train_round(t, lambda *_: bar.update())
-    with one_thread():
-        view, _ = view_pool(nets, t.learner, t.pool, p, t.query_seed)
+    view, _ = view_pool(nets, t.learner, t.pool, p, t.query_seed)
     return nets, t.learner, t.pool, view
 
 # %% ../../nbs/paper/revisit.ipynb #f718dab4

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 from ..foundations.inputs import as_array, as_int, as_labels, as_latents
 from ..foundations.log import read_log
-from ..foundations.machine import one_thread
 from ..losses import LEARNERS, TERMS, elbo_terms
 from ..loop import draw, fresh_nets, phase_loss, predict, train
 from ..experiments import LINEUPS, dataset, methods_in, style
@@ -139,7 +138,7 @@ def gradient_cosines(
         compared = 'classification', 'adversarial', 'reconstruction'
         found = gradient_angles({term: flat_gradient(losses[term], params) for term in compared})
         rows.append(dict(seed=seed, n_labelled=len(pool.labelled), step=step, **found))
-    with one_thread(): train(nets, learner, p, pool.x, draw(t), watch)
+    train(nets, learner, p, pool.x, draw(t), watch)
     return rows
 
 # %% ../../nbs/paper/why.ipynb #b5863fa3
@@ -214,7 +213,7 @@ def latent_structure(
     data = data or dataset(line['protocol']['dataset'])
     nets, learner, *_ = revisit(path, round, data=data)
     x, y = data.x_test[:n_images], np.asarray(data.y_test[:n_images])
-    with one_thread(): found = predict(nets, learner, x)
+    found = predict(nets, learner, x)
     z_and_y = torch.cat([found['z'], found['p']], -1)
     spaces = {'pixels': x.flatten(1)/255, 'z': found['z'], "[z, y']": z_and_y}
     def row(space):

@@ -21,7 +21,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from ..foundations.inputs import as_int
 from ..foundations.machine import one_thread, pick_device
 from ..data import Dataset
-from ..models import Batch, Images, Out, Outputs
+from ..models import Batch, HalfOut, Images, Out
 from ..losses import LEARNERS, Learner, Phase, TERMS, elbo_terms, warmup
 from ..loop import (
     Protocol, Training, adam, check_values, draw, fresh_nets, open_run, pixels)
@@ -62,7 +62,7 @@ def lockstep_phase(
     def called(n, w, *args): return functional_call(nets[n], w, args)
     def loss(trained, fixed, weights, L, U, progress, codes):
         call = {n: partial(called, n, w) for n,w in {**fixed, **trained}.items()}
-        before = Out(*(Outputs(code=c) for c in codes)) if codes else None
+        before = Out(*(HalfOut(code=c) for c in codes)) if codes else None
         batch = Batch(Images(*L), Images(*U), progress)
         out = phase.forward(call, batch, condition, before)
         values = {t: terms[t](out, batch) for t in phase.terms}
