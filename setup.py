@@ -24,6 +24,7 @@ setup(
     classifiers=[f"Intended Audience :: {cfg['audience']}", f"Natural Language :: {cfg['language']}",
                  *(f'Programming Language :: Python :: {o}' for o in pythons)],
     packages=find_packages(include=[lib, f'{lib}.*']),
+    package_data={lib: ['beyond/weights/*']},   # learned once, so that nobody has to again
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
     extras_require={**extras, 'dev': sorted({o for v in extras.values() for o in v})},

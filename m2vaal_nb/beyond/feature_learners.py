@@ -6,7 +6,8 @@
 __all__ = ['Head', 'fit_head', 'Discriminators', 'two_halves', 'area_under_roc', 'tell_labelled', 'Model', 'labelled_rows',
            'discriminators_of', 'fit_linear']
 
-# %% ../../nbs/beyond/feature_learners.ipynb #0f099638
+# %% ../../nbs/beyond/feature_learners.ipynb #6dbe1a6a
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from ..foundations.machine import one_thread
 from ..losses import LEARNERS, Learner
 from ..loop import Training
 
-# %% ../../nbs/beyond/feature_learners.ipynb #18590373
+# %% ../../nbs/beyond/feature_learners.ipynb #9e125ae8
 @dataclass(frozen=True, eq=False)
 class Head:
     "A linear map to logits of the classes that were seen."
@@ -30,7 +31,6 @@ class Head:
 
     @one_thread()
     def __call__(self, h_N_D)->Tensor: # (N, n_classes) probabilities
-        h_N_D = as_latents(h_N_D, width=len(self.w_D_S), name='Features')
         p_N_C = torch.zeros(len(h_N_D), self.n_classes)
         p_N_C[:,self.seen] = (h_N_D.float() @ self.w_D_S + self.b_S).softmax(-1)
         return p_N_C
@@ -49,12 +49,13 @@ def fit_head(
     C = as_number(C, 'C', low=1e-9)
     seen = np.unique(y_L)
     if len(seen) == 1: return Head(torch.zeros(h_L_D.shape[1], 1), torch.zeros(1), seen, n_classes)
-    fitted = LogisticRegression(C=C, max_iter=1000).fit(h_L_D.numpy(), y_L)
+    solver = 'newton-cholesky' if len(seen) == 2 else 'lbfgs'    # the faster one each
+    fitted = LogisticRegression(C=C, solver=solver, max_iter=1000).fit(h_L_D.numpy(), y_L)
     w, b = torch.tensor(fitted.coef_.T), torch.tensor(fitted.intercept_)
     if len(seen) == 2: w, b = torch.cat([-w, w], 1)/2, torch.cat([-b, b])/2
     return Head(w.float(), b.float(), seen, n_classes)
 
-# %% ../../nbs/beyond/feature_learners.ipynb #760cc61c
+# %% ../../nbs/beyond/feature_learners.ipynb #b9b6baed
 @dataclass(frozen=True, eq=False)
 class Discriminators:
     "What labelled rows look like, beside as many unlabelled ones."
@@ -63,7 +64,8 @@ class Discriminators:
 
     def __call__(self, z_N_D)->Tensor: # (N,) P(labelled), their mean; 1/2 when nothing can be told
         if not self.heads: return torch.full((len(z_N_D),), .5)
-        return torch.stack([D(z_N_D)[:,1] for D in self.heads]).mean(0)
+        w, b = (torch.stack([vars(D)[k][...,1] - vars(D)[k][...,0] for D in self.heads], -1) for k in ('w_D_S', 'b_S'))
+        return (z_N_D.float() @ w + b).sigmoid().mean(-1)
 
 # %% ../../nbs/beyond/feature_learners.ipynb #59c64e8a
 def two_halves(n:int, g:np.random.Generator)->list: # Of two arrays
@@ -102,16 +104,15 @@ def tell_labelled(
         aucs.append(area_under_roc(D(L[test])[:,1], D(U[test])[:,1]))
     return Discriminators(tuple(heads), float(np.mean(aucs)))
 
-# %% ../../nbs/beyond/feature_learners.ipynb #ca04e8ca
+# %% ../../nbs/beyond/feature_learners.ipynb #fa135e6a
 @dataclass(frozen=True, eq=False)
 class Model:
     "What a learner on features has learned."
-    head:object # Features -> (N, C) probabilities
-    D:object=None # Features -> (N,) P(labelled)
+    head:Callable # Features -> (N, C) probabilities
+    D:Callable # Features -> (N,) P(labelled)
     def predict(self, x_N)->dict: # p (N, C), z (N, D), d (N,)
         "Class probabilities, the features themselves, P(labelled)."
-        x_N = as_latents(x_N, name='Features') if len(x_N) else x_N
-        return dict(p=self.head(x_N), z=x_N) | ({} if self.D is None else dict(d=self.D(x_N)))
+        return dict(p=self.head(x_N), z=x_N, d=self.D(x_N))
 
 def labelled_rows(t:Training)->tuple: # (L, D) features, (L,) labels, number of classes
     "What a training may use."
