@@ -60,7 +60,7 @@ class Rows:
         "The same rows as numbers to compute with."
         return self._seen(z_N_D).div_(self.width).clamp_(-1e9, 1e9).to(self.dtype)
 
-# %% ../../nbs/beyond/strategies.ipynb #db756043
+# %% ../../nbs/beyond/strategies.ipynb #55710ab0
 def sq_distances(
     x_N_D:Tensor, # (N, D) rows
     y_M_D:Tensor, # (M, D) rows
@@ -78,7 +78,7 @@ def nearest(
 )->np.ndarray: # (N,) float32; ∞ where there are no anchors
     "Each row's squared distance to the nearest anchor."
     near_N = np.full(len(z_N_D), np.inf, np.float32)
-    for some in rows(anchors).split(512):
+    for some in rows(anchors).split(512) if len(anchors) else ():
         size = some.square().sum(-1)
         for b in pieces(len(z_N_D), max(len(some), z_N_D.shape[1])):
             d = sq_distances(rows(z_N_D[b]), some, size).amin(1).numpy()
@@ -462,7 +462,7 @@ def herding_rows(
     "MaxHerding with weights: greedily the rows that cover the pool best, given what is labelled."
     return cover_rows(z_U_D, z_L_D, budget, gauss, sigma, weight_U, n_reference, n_candidates, seed)
 
-# %% ../../nbs/beyond/strategies.ipynb #9d5f4995
+# %% ../../nbs/beyond/strategies.ipynb #bc0bc817
 def pure_delta(
     z_U_D, # (U, D) latents
     n_classes:int, # Clusters that stand for classes
@@ -481,7 +481,8 @@ def pure_delta(
         d = sq_distances(rows(z_U_D[some]), rows(z_U_D[b]))
         d[c_U[some][:,None] == c_U[b]] = torch.inf
         other = torch.minimum(other, d.amin(1))
-    return other.quantile(1 - purity, interpolation='lower').sqrt().item()*rows.width
+    least = other.quantile(1 - purity, interpolation='lower').item()
+    return min(least, 4*z_U_D.shape[1])**.5*rows.width     # all lie within twice the root of D units
 
 def probcover_rows(
     z_U_D, # (U, D) latents of the unlabelled rows
