@@ -2,9 +2,10 @@
 import math
 from dataclasses import fields, replace
 import numpy as np, pytest, torch
-from m2vaal_nb.beyond import strategies as s
-from m2vaal_nb.beyond.strategies import (SAMPLERS, badge_rows, ball, cluster_margin_rows, coreset_rows, cover_rows, gauss, herding_rows,
+from m2vaal_nb.beyond import cover, strategies as s
+from m2vaal_nb.beyond.strategies import (SAMPLERS, badge_rows, ball, cluster_margin_rows, coreset_rows, cover_rows, herding_rows,
     in_turn, k_means, power_margin_rows, probcover_rows, pure_delta, typical_of_clusters, typiclust_rows)
+from m2vaal_nb.beyond.cover import gauss
 from m2vaal_nb.data import PoolView, load_dataset
 
 OURS = 'coreset', 'badge', 'typiclust', 'probcover', 'max_herding', 'uherding', 'power_margin', 'cluster_margin'
@@ -74,21 +75,21 @@ def brute_typical(z, c_U, c_L, budget, rank):
 def test_coreset_is_brute_force(seed, hot, monkeypatch):
     z_U, z_L, _, budget = a_case(seed)
     monkeypatch.setattr(s, 'HOT', hot)
-    monkeypatch.setattr(s, 'PIECE', 1 + 7*(seed % 5))
+    monkeypatch.setattr(cover, 'PIECE', 1 + 7*(seed % 5))
     assert coreset_rows(z_U, z_L, budget, seed).tolist() == brute_coreset(z_U, z_L, budget, seed)
 
 @cases
 def test_badge_is_brute_force(seed, monkeypatch):
     z, _, p, budget = a_case(seed)
-    monkeypatch.setattr(s, 'PIECE', 1 + 7*(seed % 5))
+    monkeypatch.setattr(cover, 'PIECE', 1 + 7*(seed % 5))
     assert badge_rows(z, p, budget, seed).tolist() == brute_badge(z, p, budget, seed)
 
 @cases
 @pytest.mark.parametrize('sigma', [.3, 1.])
 def test_exact_herding_is_brute_force(seed, sigma, monkeypatch):
     z_U, z_L, p, budget = a_case(seed)
-    monkeypatch.setattr(s, 'PIECE', 1 + 7*(seed % 5))
-    monkeypatch.setattr(s, 'LAZY', 1 + seed % 3)
+    monkeypatch.setattr(cover, 'PIECE', 1 + 7*(seed % 5))
+    monkeypatch.setattr(cover, 'LAZY', 1 + seed % 3)
     w = 1 - p.max(1) if seed % 5 else np.zeros(len(p))
     brute = brute_cover(z_U, z_L, budget, lambda d: math.exp(-(d/sigma)**2), w if w.any() else np.ones(len(w)), seed)
     assert herding_rows(z_U, z_L, budget, w, sigma, None, None, seed).tolist() == brute
@@ -196,7 +197,7 @@ def test_rows_are_drawn_as_often_as_they_say(n):
     g, w = np.random.default_rng(0), np.arange(100.)
     count, said = np.zeros(100), np.zeros(100)
     for _ in range(300):
-        rows, chance = s.drawn(w, n, g)
+        rows, chance = cover.drawn(w, n, g)
         assert len(set(rows)) == len(rows) <= min(n or 100, 100) + 1
         count[rows] += 1
         said[rows] = chance
@@ -206,7 +207,7 @@ def test_rows_are_drawn_as_often_as_they_say(n):
 @pytest.mark.parametrize('kernel', [gauss, ball])
 @pytest.mark.parametrize('glance', [1, 20, 1000])
 def test_any_sizes_serve_the_whole_budget(sizes, kernel, glance, monkeypatch):
-    monkeypatch.setattr(s, 'GLANCE', glance)
+    monkeypatch.setattr(cover, 'GLANCE', glance)
     z = unit(np.random.default_rng(0).normal(size=(210, 4)))
     for budget in (1, 99, 100, 199, 200):
         rows = cover_rows(z[:200], z[200:], budget, kernel, .3, None, *sizes)
