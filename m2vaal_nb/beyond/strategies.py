@@ -174,7 +174,7 @@ def k_means(
         return torch.cat(parts).numpy() if parts else np.empty(0, int)
     return cluster(z_U_D), cluster(z_L_D)
 
-# %% ../../nbs/beyond/strategies.ipynb #95f148a6
+# %% ../../nbs/beyond/strategies.ipynb #6b7447d6
 def typical_first(
     z_U_D:Tensor, # (U, D) latents of the unlabelled rows
     rows:np.ndarray, # Those of one cluster
@@ -185,6 +185,7 @@ def typical_first(
     some, rest = rows[:CROWD], rows[CROWD:]
     x = z_U_D[some].double()
     x -= x.mean(0)
+    x /= x.abs().max().clamp_min(1e-300)
     k = min(TYPICAL, len(some)-1)
     if not k: return rows
     far = np.empty(len(some), np.float32)
