@@ -100,21 +100,21 @@ def ball(d_N_M:Tensor)->Tensor: # 1 inside, 0 outside
     "Is a row within the width of another? By squared distances in units of it."
     return (d_N_M <= 1 + 1e-9).to(d_N_M.dtype)
 
-# %% ../../nbs/beyond/cover.ipynb #e84079ab
+# %% ../../nbs/beyond/cover.ipynb #d2790099
 class Cover:
     "How well some rows are covered, and what each candidate would add to their weighted sum."
     def __init__(self, kernel, x_R_D, weight_R, x_C_D, own_C, place_C):
         self.kernel, self.x, self.weight = kernel, x_R_D, weight_R
         self.candidates, self.own, self.place = x_C_D, own_C, place_C
         self.size, self.most = x_R_D.square().sum(-1), torch.zeros_like(weight_R)
-        self.most_own = torch.zeros_like(own_C)
+        self.size_own, self.most_own = x_C_D.square().sum(-1), torch.zeros_like(own_C)
     def _kernel(self, rows): return self.kernel(sq_distances(rows, self.x, self.size))
     def add(self, rows:Tensor):
         "Rows that cover from now on."
         for b in pieces(len(rows), len(self.x)):
             self.most = torch.maximum(self.most, self._kernel(rows[b]).amax(0))
         for b in pieces(len(rows), len(self.candidates)):
-            k = self.kernel(sq_distances(rows[b], self.candidates))
+            k = self.kernel(sq_distances(rows[b], self.candidates, self.size_own))
             self.most_own = torch.maximum(self.most_own, k.amax(0))
     def gains(self, which:np.ndarray)->np.ndarray: # float64
         "What each of some candidates would add: to the others by the reference, to itself as it is."
