@@ -109,6 +109,7 @@ def grids_of(
     **changes, # Fields of the protocol to replace
 )->dict: # Folder of logs -> jobs
     "What is to be run."
+    from m2vaal_nb.beyond import declared # adds its experiments and methods
     from m2vaal_nb.experiments import PROTOCOLS, plan, settings
     from m2vaal_nb.own_images.labelled_folder import fitted
     from m2vaal_nb.scale.own_sampler import take_method
@@ -180,7 +181,8 @@ def m2vaal_run(
     tensorboard:str=None, # Event files for TensorBoard go to TENSORBOARD/NAME
 ):
     """Run an experiment, or go on with it from its logs: fig2a, fig2b, fig4, fig4_large, mnist,
-    mnist_balanced, tuning, tuning_alpha, stability, longer, longer_2a, sensitivity or demo."""
+    mnist_balanced, tuning, tuning_alpha, stability, longer, longer_2a, sensitivity, demo,
+    or, on features learned once, learned_2b, learned_4, and either with _1, _2 or _mnist behind it."""
     with one_sentence_errors('m2vaal_run', GOES_ON):
         changes = given(rounds=rounds, steps=steps)
         images = other_images(dataset, given(size=size).get('size'))
