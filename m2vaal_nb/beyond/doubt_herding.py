@@ -6,7 +6,7 @@
 __all__ = ['SIGMA', 'voice', 'doubt', 'doubt_herding_rows', 'Shuffled', 'DensityRatio', 'doubt_herding', 'doubt_shuffled',
            'doubt_density']
 
-# %% ../../nbs/beyond/doubt_herding.ipynb #41ecc6d6
+# %% ../../nbs/beyond/doubt_herding.ipynb #84736ef6
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from ..foundations.machine import one_thread
 from ..data import PoolView
 from ..samplers import SAMPLERS, margin_scores
 from .feature_learners import tell_labelled
-from .strategies import Rows, herding_rows, pieces, sq_distances
+from .cover import Rows, herding_rows, pieces, sq_distances
 
 # %% ../../nbs/beyond/doubt_herding.ipynb #99d06809
 def voice(
