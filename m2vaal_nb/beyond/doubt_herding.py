@@ -6,12 +6,12 @@
 __all__ = ['SIGMA', 'voice', 'doubt', 'doubt_herding_rows', 'Shuffled', 'DensityRatio', 'doubt_herding', 'doubt_shuffled',
            'doubt_density']
 
-# %% ../../nbs/beyond/doubt_herding.ipynb #84736ef6
+# %% ../../nbs/beyond/doubt_herding.ipynb #0eab9902
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..foundations.inputs import as_labels, as_latents, as_number, as_probs, as_scores, need_rows
+from ..foundations.inputs import as_latents, as_number, as_probs, as_scores
 from ..foundations.machine import one_thread
 from ..data import PoolView
 from ..samplers import SAMPLERS, margin_scores
@@ -84,30 +84,31 @@ class DensityRatio:
         unlabelled, labelled = (self._density(some, z_N_D) for some in self.some)
         return (labelled + 1e-12)/(labelled + unlabelled + 2e-12)
 
-# %% ../../nbs/beyond/doubt_herding.ipynb #eaaa7a2f
-def _herded(view, budget, tell=tell_labelled, beside=False): # (budget,) dataset ids
+# %% ../../nbs/beyond/doubt_herding.ipynb #8902de4b
+def _herded(view, budget, sigma=SIGMA, tell=tell_labelled): # (budget,) dataset ids
     z_N_D, p_N_C, z_L_D = (view.need(k) for k in ('z_N_D', 'p_N_C', 'z_L_D'))
-    return view.ids[doubt_herding_rows(z_N_D, p_N_C, z_L_D, budget, seed=view.seed, tell=tell)]
+    return view.ids[doubt_herding_rows(z_N_D, p_N_C, z_L_D, budget, sigma, view.seed, tell)]
 
 def doubt_herding(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
     budget:int, # Labels to buy, 1 to len(view)
+    sigma:float=SIGMA, # Width of the kernel
 )->np.ndarray: # (budget,) dataset ids
     "Pick what the doubtful part of the pool is most alike."
-    return _herded(view, budget)
+    return _herded(view, budget, sigma)
 
 def doubt_shuffled(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
     budget:int, # Labels to buy, 1 to len(view)
 )->np.ndarray: # (budget,) dataset ids
     "A control: doubt herding with the discriminator's answers shuffled."
-    return _herded(view, budget, Shuffled)
+    return _herded(view, budget, tell=Shuffled)
 
 def doubt_density(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
     budget:int, # Labels to buy, 1 to len(view)
 )->np.ndarray: # (budget,) dataset ids
     "A control: doubt herding with kernel densities in the discriminator's place."
-    return _herded(view, budget, DensityRatio)
+    return _herded(view, budget, tell=DensityRatio)
 
 SAMPLERS.update(doubt_herding=doubt_herding, doubt_shuffled=doubt_shuffled, doubt_density=doubt_density)
