@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'CONTROLS', 'SETTINGS', 'SEEDS', 'OURS', 'slug_of', 'judged']
 
-# %% ../../nbs/beyond/declared.ipynb #7737923a
+# %% ../../nbs/beyond/declared.ipynb #b782fb70
 from dataclasses import replace
 from functools import partial
 
@@ -19,7 +19,7 @@ from ..experiments import LINEUPS, METHODS, PROTOCOLS, Method
 from ..paper.statistics import areas, compare, holm
 from . import strategies # adds its samplers
 from .representation import LEARNED
-from .feature_learners import fit_linear
+from .feature_learners import fit_linear, tell_labelled
 from .doubt_herding import doubt_herding
 
 # %% ../../nbs/beyond/declared.ipynb #e87ee65d
@@ -69,15 +69,19 @@ for name in [n for n in PROTOCOLS if n.startswith('learned_')]:
     lineup = (*STRATEGIES, *CONTROLS) if name in ('learned_2b', 'learned_4') else few
     LINEUPS[name] = tuple(slug_of(s) for s in lineup)
 
-# %% ../../nbs/beyond/declared.ipynb #f7aed74a
-for i,C in enumerate((1., 10., 100.)):
+# %% ../../nbs/beyond/declared.ipynb #e0156d40
+for i,C in enumerate((1., 10., 100., 1000.)):
     LEARNERS[f'linear_C_{i}'] = Learner(fit=partial(fit_linear, C=C))
     for sampler in 'random', 'margin':
         METHODS[f'C_{i}_{sampler}'] = Method(f'{sampler}, C = {C:g}', f'linear_C_{i}', sampler)
-for i,sigma in enumerate((.2, .3, .5)):
+for i,sigma in enumerate((.2, .3, .5, .7, 1.)):
     SAMPLERS[f'doubt_sigma_{i}'] = partial(doubt_herding, sigma=sigma)
     METHODS[f'doubt_sigma_{i}'] = Method(f'doubt herding, σ = {sigma:g}', 'linear', f'doubt_sigma_{i}')
-SETTINGS = tuple(m for m in METHODS if m.startswith(('C_', 'doubt_sigma_')))
+for i,C in enumerate((1., 10., 100.)):
+    tell = partial(tell_labelled, C=C)
+    SAMPLERS[f'doubt_C_{i}'] = partial(doubt_herding, tell=tell)
+    METHODS[f'doubt_C_{i}'] = Method(f'doubt herding, C of D = {C:g}', 'linear', f'doubt_C_{i}')
+SETTINGS = tuple(m for m in METHODS if m.startswith(('C_', 'doubt_sigma_', 'doubt_C_')))
 
 # %% ../../nbs/beyond/declared.ipynb #5f03371e
 SEEDS = range(100, 150)

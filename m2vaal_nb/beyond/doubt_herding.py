@@ -6,7 +6,9 @@
 __all__ = ['SIGMA', 'voice', 'doubt', 'doubt_herding_rows', 'Shuffled', 'DensityRatio', 'doubt_herding', 'doubt_shuffled',
            'doubt_density']
 
-# %% ../../nbs/beyond/doubt_herding.ipynb #0eab9902
+# %% ../../nbs/beyond/doubt_herding.ipynb #a1ccd88f
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -84,7 +86,7 @@ class DensityRatio:
         unlabelled, labelled = (self._density(some, z_N_D) for some in self.some)
         return (labelled + 1e-12)/(labelled + unlabelled + 2e-12)
 
-# %% ../../nbs/beyond/doubt_herding.ipynb #8902de4b
+# %% ../../nbs/beyond/doubt_herding.ipynb #116470cc
 def _herded(view, budget, sigma=SIGMA, tell=tell_labelled): # (budget,) dataset ids
     z_N_D, p_N_C, z_L_D = (view.need(k) for k in ('z_N_D', 'p_N_C', 'z_L_D'))
     return view.ids[doubt_herding_rows(z_N_D, p_N_C, z_L_D, budget, sigma, view.seed, tell)]
@@ -93,9 +95,10 @@ def doubt_herding(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
     budget:int, # Labels to buy, 1 to len(view)
     sigma:float=SIGMA, # Width of the kernel
+    tell:Callable=tell_labelled, # (z_U, z_L, seed) -> discriminator with an `auc`
 )->np.ndarray: # (budget,) dataset ids
     "Pick what the doubtful part of the pool is most alike."
-    return _herded(view, budget, sigma)
+    return _herded(view, budget, sigma, tell)
 
 def doubt_shuffled(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
