@@ -244,7 +244,8 @@ def as_latents(
     need_rows(z, rows, name)
     if width not in (None, z.shape[1]):
         raise ValueError(f"{name} must have {width} dimensions, not {z.shape[1]}.")
-    if not len(z) or all(-FAR < n < FAR for some in z.split(ROWS) for n in some.aminmax()): return z
+    parts = z.split(ROWS) if len(z) else ()
+    if all(-FAR < n < FAR for part in parts for n in part.aminmax()): return z
     raise ValueError(f"{name} must be finite, and so must their squares: below {FAR:g} in size.")
 
 # %% ../../nbs/foundations/inputs.ipynb #7c49c84d
