@@ -41,7 +41,9 @@ def _of_scikit_learn(h_L_D, y_L, C, n_seen): # (D, S) weights, (S,) biases
     solver = 'newton-cholesky' if n_seen == 2 else 'lbfgs'    # the faster one each
     fitted = LogisticRegression(C=C, solver=solver, max_iter=1000).fit(h_L_D.numpy(), y_L)
     w, b = torch.tensor(fitted.coef_.T), torch.tensor(fitted.intercept_)
-    if n_seen == 2: w, b = torch.cat([-w, w], 1)/2, torch.cat([-b, b])/2
+    if n_seen == 2:
+        w = torch.cat([-w, w], 1)/2
+        b = torch.cat([-b, b])/2
     return w.float(), b.float()
 
 @one_thread()
@@ -57,8 +59,9 @@ def fit_head(
     y_L = as_labels(y_L, len(h_L_D), n_classes)
     C = as_number(C, 'C', low=1e-9)
     seen = np.unique(y_L)
-    if len(seen) == 1: return Head(torch.zeros(h_L_D.shape[1], 1), torch.zeros(1), seen, n_classes)
-    return Head(*_of_scikit_learn(h_L_D, y_L, C, len(seen)), seen, n_classes)
+    one = torch.zeros(h_L_D.shape[1], 1), torch.zeros(1)
+    w_b = one if len(seen) == 1 else _of_scikit_learn(h_L_D, y_L, C, len(seen))
+    return Head(*w_b, seen, n_classes)
 
 # %% ../../nbs/beyond/feature_learners.ipynb #b9b6baed
 @dataclass(frozen=True, eq=False)
@@ -102,7 +105,8 @@ def cross_fitted(
     "A head for each half, judged on the other."
     heads, aucs = [], []
     for train,test in (halves, halves[::-1]):
-        h, y = torch.cat([U[train], L[train]]), np.repeat([0, 1], len(train))
+        h = torch.cat([U[train], L[train]])
+        y = np.repeat([0, 1], len(train))
         D = fit_head(h, y, 2, C)
         heads.append(D)
         aucs.append(area_under_roc(D(L[test])[:,1], D(U[test])[:,1]))
@@ -143,7 +147,8 @@ def labelled_rows(
     t:Training, # One round's training
 )->tuple: # (L, D) features, (L,) labels, number of classes
     "What a training may use."
-    return t.pool.x[torch.as_tensor(t.pool.labelled)], t.pool.y, len(t.pool.classes)
+    pool = t.pool
+    return pool.x[torch.as_tensor(pool.labelled)], pool.y, len(pool.classes)
 
 def discriminators_of(
     t:Training, # One round's training
@@ -151,7 +156,8 @@ def discriminators_of(
     "What tells a training's labelled rows from the others."
     h_L_D, *_ = labelled_rows(t)
     h_U_D = t.pool.x[torch.as_tensor(t.pool.unlabelled)]
-    return tell_labelled(h_U_D, h_L_D, seed=t.query_seed) if len(h_U_D) else Discriminators((), .5)
+    if not len(h_U_D): return Discriminators((), .5)
+    return tell_labelled(h_U_D, h_L_D, seed=t.query_seed)
 
 PENALTY = 100. # C of the head, chosen on MNIST
 
