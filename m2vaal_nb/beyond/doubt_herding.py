@@ -48,8 +48,8 @@ def doubt_herding_rows(
     z_L_D, # (L, D) features of the labelled rows; L may be 0
     budget:int, # Rows to pick, at least 1; all where these are fewer
     sigma:float=SIGMA, # Width of the kernel
-    seed:int=0, # Halves of the discriminator, rows that stand for the pool, ties
-    tell=tell_labelled, # (z_U, z_L, seed) -> discriminator with an `auc`
+    seed:int=0, # Chance of the discriminator's halves, of the rows that stand for the pool, and of ties
+    tell:Callable=tell_labelled, # (z_U, z_L, seed) -> discriminator with an `auc`
 )->np.ndarray: # (budget,) rows of U, as picked
     "Herding, weighted by doubt."
     p_U_C = as_probs(p_U_C, min_classes=2)
@@ -58,27 +58,40 @@ def doubt_herding_rows(
     u_U = doubt(p_U_C, D(z_U_D), voice(D.auc))
     return herding_rows(z_U_D, z_L_D, budget, u_U, sigma, seed=seed)
 
-# %% ../../nbs/beyond/doubt_herding.ipynb #981827e7
+# %% ../../nbs/beyond/doubt_herding.ipynb #5c01d7e3
 class Shuffled:
     "A discriminator whose answers have lost their rows."
-    def __init__(self, z_U_D, z_L_D, seed=0):
-        self.D, self.seed = tell_labelled(z_U_D, z_L_D, seed=seed), seed
-        self.auc = self.D.auc
-    def __call__(self, z_N_D):
+    def __init__(self,
+        z_U_D, # (U, D) features of unlabelled rows
+        z_L_D, # (L, D) features of labelled rows
+        seed:int=0, # Chance of the halves, and of the shuffling
+    ):
+        self.D = tell_labelled(z_U_D, z_L_D, seed=seed)
+        self.seed, self.auc = seed, self.D.auc
+
+    def __call__(self, z_N_D)->Tensor: # (N,) P(labelled) of other rows
         order = np.random.default_rng([self.seed, 1]).permutation(len(z_N_D))
         return self.D(z_N_D)[torch.from_numpy(order)]
 
+# %% ../../nbs/beyond/doubt_herding.ipynb #5c01d7e5
 class DensityRatio:
     "P(labelled) as the ratio of two kernel densities, each from as many rows."
-    def __init__(self, z_U_D, z_L_D, seed=0, sigma=SIGMA):
+    def __init__(self,
+        z_U_D, # (U, D) features of unlabelled rows
+        z_L_D, # (L, D) features of labelled rows
+        seed:int=0, # Chance of the rows that stand for either side
+        sigma:float=SIGMA, # Width of the kernel
+    ):
         g = np.random.default_rng(seed)
         n = min(len(z_U_D), len(z_L_D))
         self.some = [z[torch.as_tensor(g.permutation(len(z))[:n])] for z in (z_U_D, z_L_D)]
         self.auc, self.rows = 1., Rows(z_U_D, sigma)
+
     def _density(self, some, z):
         def of(x): return (-sq_distances(x, self.rows(some))).exp().mean(1)
         return torch.cat([of(self.rows(z[b])) for b in pieces(len(z), len(some))])
-    def __call__(self, z_N_D):
+
+    def __call__(self, z_N_D)->Tensor: # (N,) P(labelled)
         if not len(self.some[1]): return torch.full((len(z_N_D),), .5)
         unlabelled, labelled = (self._density(some, z_N_D) for some in self.some)
         return (labelled + 1e-12)/(labelled + unlabelled + 2e-12)

@@ -24,7 +24,7 @@ from ..data import Dataset
 from ..models import Batch, HalfOut, Images, Out
 from ..losses import LEARNERS, Learner, Phase, TERMS, elbo_terms, warmup
 from ..loop import (
-    Protocol, Training, adam, check_values, draw, fresh_nets, open_run, pixels)
+    Protocol, Training, adam, check_values, draw, fresh_nets, open_run, pixels, train_round)
 from ..experiments import Engine, dataset
 
 # %% ../../nbs/scale/lockstep.ipynb #2cce00aa
@@ -133,6 +133,7 @@ def train_lockstep(
     "Train many runs with one step for all."
     p, x_N = trainings[0].protocol, trainings[0].pool.x
     learner, terms = widest(t.learner for t in trainings), {**TERMS, **elbo_terms(p.elbo)}
+    if learner.fit: return [train_round(t) for t in trainings]     # it takes no steps
     all_nets = [fresh_nets(t.learner, t).train() for t in trainings]
     drawn = [vars(draw(t)) for t in trainings]
     stacked = {n: stack_module_state([own[n] for own in all_nets])[0] for n in learner.nets}
