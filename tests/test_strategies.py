@@ -22,7 +22,7 @@ def a_case(seed):
     p = g.dirichlet([.5]*C, U).round(1 if seed % 4 > 1 else 8)
     return z_U, z_L, p/p.sum(-1, keepdims=True), int(g.integers(1, U+1))
 
-cases = pytest.mark.parametrize('seed', range(120))
+cases = pytest.mark.parametrize('seed', range(60))     # all that seeds decide below, by their rests, in all combinations
 
 # --- oracles ---
 def brute_coreset(z_U, z_L, budget, seed):
@@ -121,8 +121,8 @@ def test_power_margin_is_gumbel_top_k(seed):
 
 def test_power_margin_draws_in_proportion():
     p = np.array([[.9, .1], [.8, .2], [.6, .4]])      # 1 − margin: .2, .4, .8
-    share = np.bincount([power_margin_rows(p, 1, seed)[0] for seed in range(4000)])/4000
-    np.testing.assert_allclose(share, np.array([1, 2, 4])/7, atol=.03)
+    share = np.bincount([power_margin_rows(p, 1, seed)[0] for seed in range(1000)])/1000
+    np.testing.assert_allclose(share, np.array([1, 2, 4])/7, atol=.05)
 
 @cases
 def test_clusters_take_turns(seed):
@@ -180,17 +180,29 @@ def pools():
     from sklearn.decomposition import PCA
     g, n = np.random.default_rng(0), 20_000
     x = load_dataset().x[:n].flatten(1).numpy()/255
+    pca = PCA(64, random_state=0).fit(x[:4000])
     blobs = g.normal(size=(40, 64))[g.integers(0, 40, n)] + .8*g.normal(size=(n, 64))
-    return dict(fashion=unit(PCA(64, random_state=0).fit_transform(x)), clusters=unit(blobs))
+    return dict(fashion=unit(pca.transform(x)), clusters=unit(blobs))
+
+def greedy_over_all(z, z_L, w, budget=64):
+    "Exact greedy: every row may be picked and every row is to be covered; single precision halves its time."
+    rows, everyone = cover.Rows(z, cover.SIGMA), np.arange(len(z))
+    whole = cover.cover_of(None, everyone, z, z_L, w, rows, gauss, np.random.default_rng(0))
+    return cover.greedy(whole, budget, everyone, 1e-6)
 
 @pytest.mark.parametrize('weights', ['even', 'doubt'])
 @pytest.mark.parametrize('pool', ['fashion', 'clusters'])
 def test_drawn_herding_reaches_98_percent_of_exact(pool, weights, pools):
-    z = pools[pool].astype('f4')
-    z_L, z_U = z[:200], z[200:]
+    z_L, z_U = np.split(pools[pool].astype('f4'), [200])
     w = np.ones(len(z_U)) if weights == 'even' else np.random.default_rng(1).beta(.3, 1.5, len(z_U))
-    exact = objective(z_U, z_L, herding_rows(z_U, z_L, 64, w, n_reference=None, n_candidates=None), w, cover.SIGMA)
+    exact = objective(z_U, z_L, greedy_over_all(torch.from_numpy(z_U), torch.from_numpy(z_L), w), w, cover.SIGMA)
     for seed in range(3): assert objective(z_U, z_L, herding_rows(z_U, z_L, 64, w, seed=seed), w, cover.SIGMA) >= .98*exact
+
+def test_greedy_over_all_is_the_exact_mode():
+    z = np.random.default_rng(0).normal(size=(700, 8))
+    w = np.random.default_rng(1).random(680)
+    ours = herding_rows(z[20:], z[:20], 64, w, n_reference=None, n_candidates=None)
+    assert greedy_over_all(torch.tensor(z[20:]), torch.tensor(z[:20]), w) == ours.tolist()
 
 @pytest.mark.parametrize('n', [1, 10, 99, 100, 101, None])
 def test_rows_are_drawn_as_often_as_they_say(n):
@@ -203,14 +215,14 @@ def test_rows_are_drawn_as_often_as_they_say(n):
         said[rows] = chance
     assert (abs(count/300 - said)[count > 0] < .15).all()
 
-@pytest.mark.parametrize('sizes', [(1, 1), (10, 30), (None, 30), (10, None), (199, 199), (200, 201)])
+@pytest.mark.parametrize('sizes', [(1, 1), (10, 30), (None, 30), (10, None), (59, 59), (60, 61)])
 @pytest.mark.parametrize('kernel', [gauss, ball])
-@pytest.mark.parametrize('held', [0, 4*199*199, 1 << 30])
+@pytest.mark.parametrize('held', [0, 4*59*59, 1 << 30])
 def test_any_sizes_serve_the_whole_budget(sizes, kernel, held, monkeypatch):
     monkeypatch.setattr(cover, 'HELD', held)
-    z = unit(np.random.default_rng(0).normal(size=(210, 4)))
-    for budget in (1, 99, 100, 199, 200):
-        rows = cover_rows(z[:200], z[200:], budget, kernel, .3, None, *sizes)
+    z = unit(np.random.default_rng(0).normal(size=(70, 4)))
+    for budget in (1, 29, 30, 59, 60):
+        rows = cover_rows(z[:60], z[60:], budget, kernel, .3, None, *sizes)
         assert len(set(rows)) == len(rows) == budget
 
 # --- one contract ---
@@ -328,5 +340,5 @@ def test_herding_picks_as_scikit_activeml():
     z = unit(np.random.default_rng(0).normal(size=(900, 16)))
     y = np.full(900, np.nan)
     y[850:] = 0
-    theirs = skactiveml.MaxHerding(random_state=0, metric_dict=dict(gamma=1/.3**2)).query(z, y, batch_size=30)
+    theirs = skactiveml.MaxHerding(random_state=0, metric_dict=dict(gamma=1/cover.SIGMA**2)).query(z, y, batch_size=30)
     assert (herding_rows(z[:850], z[850:], 30, n_reference=None, n_candidates=None) == theirs).all()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PIECE', 'HELD', 'LAZY', 'REFERENCE', 'CANDIDATES', 'SIGMA', 'pieces', 'Rows', 'sq_distances', 'nearest', 'checked',
-           'first_ranked', 'gauss', 'ball', 'Cover', 'refresh', 'greedy', 'drawn', 'cover_of', 'cover_rows',
+           'first_ranked', 'gauss', 'ball', 'Coverage', 'Cover', 'refresh', 'greedy', 'drawn', 'cover_of', 'cover_rows',
            'checked_sizes', 'checked_weights', 'herding_rows']
 
 # %% ../../nbs/beyond/cover.ipynb #c0a29a81
@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
 from ..foundations.chance import tie_ranks
@@ -39,9 +40,11 @@ class Rows:
     ):
         U, D = z_U_D.shape
         cut = pieces(U, D)
+        sums = [z_U_D[b].sum(0, dtype=torch.double) for b in cut]
         self.dtype = dtype
-        self.mean = sum(z_U_D[b].sum(0, dtype=torch.double) for b in cut)/U
-        self.width = width or max(self._seen(z_U_D[b]).abs().max().item() for b in cut) or 1.
+        self.mean = sum(sums)/U
+        self.width = width or max(self._largest(z_U_D[b]) for b in cut) or 1.
+    def _largest(self, z): return self._seen(z).abs().max().item()
     def _seen(self, z):
         wide = torch.promote_types(z.dtype, self.dtype)
         return z.to(wide) - self.mean.to(wide)
@@ -49,7 +52,8 @@ class Rows:
         z_N_D:Tensor, # (N, D) latents
     )->Tensor: # (N, D)
         "The same rows as numbers to compute with."
-        return self._seen(z_N_D).div_(self.width).clamp_(-1e9, 1e9).to(self.dtype)
+        seen = self._seen(z_N_D).div_(self.width)
+        return seen.clamp_(-1e9, 1e9).to(self.dtype)
 
 # %% ../../nbs/beyond/cover.ipynb #55710ab0
 def sq_distances(
@@ -60,7 +64,8 @@ def sq_distances(
     "Squared distances, by one matrix product."
     size_N = x_N_D.square().sum(-1)
     size_M = y_M_D.square().sum(-1) if size_M is None else size_M
-    return torch.addmm(size_M, x_N_D, y_M_D.T, alpha=-2).add_(size_N[:,None]).clamp_min_(0)
+    rest = torch.addmm(size_M, x_N_D, y_M_D.T, alpha=-2)
+    return rest.add_(size_N[:,None]).clamp_min_(0)
 
 def nearest(
     rows:Rows, # How latents are seen
@@ -100,39 +105,72 @@ def ball(d_N_M:Tensor)->Tensor: # 1 inside, 0 outside
     "Is a row within the width of another? By squared distances in units of it."
     return (d_N_M <= 1 + 1e-9).to(d_N_M.dtype)
 
+# %% ../../nbs/beyond/cover.ipynb #5bca9cd8
+class Coverage:
+    "How well each of some rows is covered by all rows that were added."
+    def __init__(self,
+        kernel:Callable, # Squared distances -> how well one covers another
+        x_N_D:Tensor, # (N, D) rows that are to be covered
+    ):
+        self.kernel, self.x = kernel, x_N_D
+        self.size = x_N_D.square().sum(-1)
+        self.most = torch.zeros_like(self.size)
+    def by(self,
+        rows:Tensor, # (M, D) rows that might cover
+    )->Tensor: # (M, N)
+        "How well each of some rows would cover each."
+        return self.kernel(sq_distances(rows, self.x, self.size))
+    def add(self,
+        rows:Tensor, # (M, D) rows that cover from now on
+    ):
+        "Let rows cover."
+        for b in pieces(len(rows), len(self.x)):
+            self.most = torch.maximum(self.most, self.by(rows[b]).amax(0))
+
 # %% ../../nbs/beyond/cover.ipynb #d2790099
 HELD = 160 << 20 # Bytes: a kernel of all candidates and all reference rows that is no larger is kept
 
 class Cover:
-    "How well some rows are covered, and what each candidate would add to their weighted sum."
+    "How well a reference is covered, and what each candidate would add to the weighted sum."
     def __init__(self, kernel, x_R_D, weight_R, x_C_D, own_C, place_C):
-        self.kernel, self.x, self.weight = kernel, x_R_D, weight_R
-        self.candidates, self.own, self.place = x_C_D, own_C, place_C
-        self.size, self.most = x_R_D.square().sum(-1), torch.zeros_like(weight_R)
-        self.size_own, self.most_own = x_C_D.square().sum(-1), torch.zeros_like(own_C)
-        self.held = self._hold() if len(x_R_D)*len(x_C_D)*x_R_D.element_size() <= HELD else None
-    def _kernel(self, rows): return self.kernel(sq_distances(rows, self.x, self.size))
-    def _hold(self): # (C, R)
-        held = self.x.new_empty(len(self.candidates), len(self.x))
-        for b in pieces(*held.shape): held[b] = self._kernel(self.candidates[b])
+        self.reference, self.weight = Coverage(kernel, x_R_D), weight_R
+        self.candidates, self.own = Coverage(kernel, x_C_D), own_C
+        self.place = place_C
+        n_bytes = len(x_R_D)*len(x_C_D)*x_R_D.element_size()
+        self.held = self._hold(x_C_D) if n_bytes <= HELD else None
+    def _hold(self, x_C_D): # (C, R)
+        held = x_C_D.new_empty(len(x_C_D), len(self.weight))
+        cut = pieces(*held.shape)
+        for b in cut: held[b] = self.reference.by(x_C_D[b])
         return held
     def add(self, rows:Tensor):
-        "Rows that cover from now on."
-        for b in pieces(len(rows), len(self.x)):
-            self.most = torch.maximum(self.most, self._kernel(rows[b]).amax(0))
-        for b in pieces(len(rows), len(self.candidates)):
-            k = self.kernel(sq_distances(rows[b], self.candidates, self.size_own))
-            self.most_own = torch.maximum(self.most_own, k.amax(0))
-    def gains(self, which:np.ndarray)->np.ndarray: # float64
-        "What each of some candidates would add: to the others by the reference, to itself as it is."
-        parts = [self._gain(torch.from_numpy(which[b])) for b in pieces(len(which), len(self.x))]
-        return torch.cat(parts).double().numpy()
-    def _gain(self, which):
-        k = self._kernel(self.candidates[which]) if self.held is None else self.held[which]
-        gain = k.sub_(self.most).clamp_min_(0) @ self.weight
-        at = self.place[which]
-        seen = torch.where(at < 0, 0, self.weight[at]*(1 - self.most[at]))
-        return (gain - seen + self.own[which]*(1 - self.most_own[which])).clamp_min_(0)
+        "Let rows cover."
+        self.reference.add(rows)
+        self.candidates.add(rows)
+    def _kernel(self, which):
+        if self.held is not None: return self.held[which]
+        return self.reference.by(self.candidates.x[which])
+
+# %% ../../nbs/beyond/cover.ipynb #b70d67f0
+@patch
+def gains(self:Cover,
+    which:np.ndarray, # Some candidates
+)->np.ndarray: # float64
+    "What each of some candidates would add: to the others by the reference, to itself as it is."
+    which = torch.from_numpy(which)
+    cut = pieces(len(which), len(self.weight))
+    parts = [self._gain(which[b]) for b in cut]
+    return torch.cat(parts).double().numpy()
+
+@patch
+def _gain(self:Cover, which):
+    more = self._kernel(which).sub_(self.reference.most)
+    gain = more.clamp_min_(0) @ self.weight
+    at = self.place[which]
+    left = 1 - self.reference.most[at]
+    seen = torch.where(at < 0, 0, self.weight[at]*left)
+    own = self.own[which]*(1 - self.candidates.most[which])
+    return (gain - seen + own).clamp_min_(0)
 
 # %% ../../nbs/beyond/cover.ipynb #23fb04aa
 LAZY = 16 # Candidates that are looked at again at once; twice as many each time within one pick
@@ -149,10 +187,14 @@ def refresh(
         best = gain_C[~old].max(initial=-np.inf)
         waiting = np.flatnonzero(old & (gain_C >= best - close))
         if not len(waiting): return
-        if len(waiting) > n: waiting = waiting[np.argpartition(-gain_C[waiting], n)[:n]]
-        gain_C[waiting], old[waiting] = cover.gains(waiting), False
+        if len(waiting) > n:
+            highest = np.argpartition(-gain_C[waiting], n)[:n]
+            waiting = waiting[highest]
+        gain_C[waiting] = cover.gains(waiting)
+        old[waiting] = False
         n *= 2
 
+# %% ../../nbs/beyond/cover.ipynb #57e76d4b
 def greedy(
     cover:Cover, # With the labelled rows added
     budget:int, # Candidates to pick
@@ -161,13 +203,18 @@ def greedy(
 )->list: # Candidates, as picked
     "Pick what adds most each time; gains only fall, so few are computed again."
     gain_C = cover.gains(np.arange(len(rank_C)))
-    old, picks, close = np.zeros(len(rank_C), bool), [], tie*gain_C.max()
+    old = np.zeros(len(rank_C), bool)
+    close = tie*gain_C.max()
+    picks = []
     while len(picks) < budget:
         refresh(cover, gain_C, old, close)
-        picks.append(first_ranked(np.flatnonzero(gain_C >= gain_C.max() - close), rank_C))
-        cover.add(cover.candidates[picks[-1:]])
+        equals = np.flatnonzero(gain_C >= gain_C.max() - close)
+        pick = first_ranked(equals, rank_C)
+        picks.append(pick)
+        cover.add(cover.candidates.x[[pick]])
         old[:] = gain_C > close
-        gain_C[picks[-1]], old[picks[-1]] = -np.inf, False
+        old[pick] = False
+        gain_C[pick] = -np.inf
     return picks
 
 # %% ../../nbs/beyond/cover.ipynb #a7c32e3c
@@ -178,8 +225,10 @@ def drawn(
 )->tuple: # Rows, sorted; (rows,) the probability with which each was drawn
     "About n different rows, half of them evenly, half in proportion to their weight; all where n is U."
     U = len(weight_U)
-    if n is None or n >= U: return np.arange(U), np.ones(U)
-    chance_U = np.minimum(1, n/2*(1/U + weight_U/weight_U.sum()))
+    if n is None or n >= U:
+        return np.arange(U), np.ones(U)
+    share_U = weight_U/weight_U.sum()
+    chance_U = np.minimum(1, n/2*(1/U + share_U))
     order = g.permutation(U)
     ticks = np.floor(chance_U[order].cumsum() + g.random())
     rows = np.sort(order[np.diff(ticks, prepend=0.) > 0])
@@ -201,7 +250,8 @@ def cover_of(
     weight = torch.from_numpy(weight_U[reference]/chance).to(rows.dtype)
     own = torch.from_numpy(weight_U[candidates]).to(rows.dtype)
     at = torch.from_numpy(place[candidates])
-    cover = Cover(kernel, rows(z_U_D[reference]), weight, rows(z_U_D[candidates]), own, at)
+    x_R_D, x_C_D = rows(z_U_D[reference]), rows(z_U_D[candidates])
+    cover = Cover(kernel, x_R_D, weight, x_C_D, own, at)
     cover.add(rows(z_L_D))
     return cover
 
@@ -220,10 +270,12 @@ def cover_rows(
 )->np.ndarray: # (budget,) rows of U, as picked
     "Greedily the rows that cover the pool best, given what is labelled."
     z_U_D, z_L_D, budget, rank_U = checked(z_U_D, z_L_D, budget, seed)
-    weight_U, g = checked_weights(weight_U, len(z_U_D)), np.random.default_rng(seed)
+    weight_U = checked_weights(weight_U, len(z_U_D))
+    g = np.random.default_rng(seed)
     sizes = checked_sizes(n_reference, n_candidates, len(z_U_D), budget)
     exact = sizes == (None, None)
-    rows = Rows(z_U_D, as_number(width, 'width', low=1e-100), torch.double if exact else torch.float)
+    width = as_number(width, 'width', low=1e-100)
+    rows = Rows(z_U_D, width, torch.double if exact else torch.float)
     candidates, _ = drawn(weight_U, sizes[1], g)
     cover = cover_of(sizes[0], candidates, z_U_D, z_L_D, weight_U, rows, kernel, g)
     picks = greedy(cover, budget, rank_U[candidates], 1e-9 if exact else 1e-6)
@@ -232,10 +284,14 @@ def cover_rows(
 # %% ../../nbs/beyond/cover.ipynb #85ee3022
 def checked_sizes(n_reference, n_candidates, n, budget)->tuple: # Each None where it is all
     "How many rows to draw; `ValueError` when these are no numbers."
-    if n_reference is not None and as_int(n_reference, 'n_reference', low=1) >= n: n_reference = None
-    if n_candidates is None: return n_reference, None
-    n_candidates = max(as_int(n_candidates, 'n_candidates', low=1), 2*budget + 2)
-    return n_reference, None if n_candidates >= n else n_candidates
+    if n_reference is not None:
+        n_reference = as_int(n_reference, 'n_reference', low=1)
+        if n_reference >= n: n_reference = None
+    if n_candidates is not None:
+        n_candidates = as_int(n_candidates, 'n_candidates', low=1)
+        n_candidates = max(n_candidates, 2*budget + 2)
+        if n_candidates >= n: n_candidates = None
+    return n_reference, n_candidates
 
 def checked_weights(weight_U, n)->np.ndarray: # (n,) float64
     "Weights of n rows, 1 where there are none; `ValueError` when they are no weights."
