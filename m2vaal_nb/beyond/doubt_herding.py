@@ -49,7 +49,7 @@ def doubt_herding_rows(
     budget:int, # Rows to pick, at least 1; all where these are fewer
     sigma:float=SIGMA, # Width of the kernel
     seed:int=0, # Chance of the discriminator's halves, of the rows that stand for the pool, and of ties
-    tell:Callable=tell_labelled, # (z_U, z_L, seed) -> discriminator with an `auc`
+    tell:Callable=tell_labelled, # (z_U, z_L, seed) -> discriminator that knows its area under the ROC curve
 )->np.ndarray: # (budget,) rows of U, as picked
     "Herding, weighted by doubt."
     p_U_C = as_probs(p_U_C, min_classes=2)
@@ -105,7 +105,7 @@ def doubt_herding(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
     budget:int, # Labels to buy, 1 to len(view)
     sigma:float=SIGMA, # Width of the kernel
-    tell:Callable=tell_labelled, # (z_U, z_L, seed) -> discriminator with an `auc`
+    tell:Callable=tell_labelled, # (z_U, z_L, seed) -> discriminator that knows its area under the ROC curve
 )->np.ndarray: # (budget,) dataset ids
     "Pick what the doubtful part of the pool is most alike."
     return _herded(view, budget, sigma, tell)
