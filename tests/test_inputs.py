@@ -260,6 +260,7 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
         'beyond.cover.pieces', 'beyond.cover.Rows', 'beyond.cover.nearest', 'beyond.cover.checked', 'beyond.cover.greedy', 'beyond.cover.drawn',
         'beyond.cover.cover_of', 'beyond.strategies.Centres', 'beyond.strategies.sweep', 'beyond.strategies.Gradients', 'beyond.strategies.k_means',
         'beyond.strategies.typical_first', 'beyond.strategies.typical_of_clusters', 'beyond.strategies.pure_delta'),
+    'a range of its own, in test_beyond': ('beyond.doubt_herding.doubt',),
     'labels of any type, and a classifier of somebody else': ('interop.views.places', 'interop.scikit_activeml.SamplerStrategy.query', 'interop.scikit_activeml.Revealed.fit'),
 }
 def inside(name): return any(name == o or o.endswith('.') and name.startswith(o) for names in INSIDE.values() for o in names)
@@ -356,12 +357,13 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'beyond.representation.embed': (lambda: dict(nets=features_of_6()), {}, {'fewer rows'}),
     'beyond.feature_learners.fit_head': (dict(h_L_D=z_6_2), dict(n_classes=3)),
     'beyond.feature_learners.tell_labelled': ({}, {}, any_rows),
-    'beyond.doubt_herding.doubt': ({'gamma': 1.}, {}, set()),
-    **{f'beyond.{name}': ({}, {}, {'z_L_D': any_rows}) for name in ('doubt_herding.doubt_herding_rows', 'strategies.coreset_rows',
-        'strategies.badge_rows', 'strategies.typiclust_rows', 'strategies.power_margin_rows', 'strategies.cluster_margin_rows')},
+    **{f'beyond.{name}': ({}, {}, {'z_L_D': any_rows}) for name in (
+        'doubt_herding.doubt_herding_rows', 'strategies.badge_rows', 'strategies.cluster_margin_rows')},
+    **{f'beyond.strategies.{name}': ({}, {}, {k: any_rows for k in ('z_U_D', 'p_U_C', 'z_L_D')}) for name in (
+        'coreset_rows', 'typiclust_rows', 'power_margin_rows')},
     'beyond.strategies.probcover_rows': (dict(delta=.5), {}, {'z_L_D': any_rows, 'z_U_D': any_rows}),
     'beyond.cover.herding_rows': (dict(weight_U=None), {}, {'z_L_D': any_rows, 'z_U_D': any_rows}),
-    'beyond.cover.cover_rows': (lambda: dict(weight_U=None, kernel=importlib.import_module('m2vaal_nb.beyond.cover').gauss), {}, {'z_L_D': any_rows, 'z_U_D': any_rows}),
+    'beyond.cover.cover_rows': (lambda: dict(weight_U=None, width=1., kernel=importlib.import_module('m2vaal_nb.beyond.cover').gauss), {}, {'z_L_D': any_rows, 'z_U_D': any_rows}),
     **{f'beyond.{name}': (lambda: dict(view=toy().view),) for name in ('doubt_herding.doubt_herding', 'doubt_herding.doubt_shuffled',
         'doubt_herding.doubt_density', 'strategies.coreset', 'strategies.badge', 'strategies.typiclust', 'strategies.probcover',
         'strategies.max_herding', 'strategies.uherding', 'strategies.power_margin', 'strategies.cluster_margin')},

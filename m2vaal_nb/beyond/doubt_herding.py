@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..foundations.chance import check_seed
 from ..foundations.inputs import as_latents, as_number, as_probs, as_scores
 from ..foundations.machine import one_thread
 from ..data import PoolView
@@ -54,6 +55,7 @@ def doubt_herding_rows(
     "Herding, weighted by doubt."
     p_U_C = as_probs(p_U_C, min_classes=2)
     z_U_D = as_latents(z_U_D, len(p_U_C))
+    seed = check_seed(seed)
     D = tell(z_U_D, z_L_D, seed=seed)
     u_U = doubt(p_U_C, D(z_U_D), voice(D.auc))
     return herding_rows(z_U_D, z_L_D, budget, u_U, sigma, seed=seed)
