@@ -123,7 +123,8 @@ def tell_labelled(
     "Two logistic discriminators, each judged on the half that it has not seen."
     z_U_D = as_latents(z_U_D, name='Features')
     z_L_D = as_tensor(z_L_D, 'Labelled features')
-    z_L_D = as_latents(z_L_D, len(z_L_D), z_U_D.shape[1], 'Labelled features')
+    rows = None if z_L_D.numel() else 0
+    z_L_D = as_latents(z_L_D, rows, z_U_D.shape[1], 'Labelled features')
     n = min(len(z_L_D), len(z_U_D))
     if n < 4: return Discriminators((), .5)
     g = np.random.default_rng(as_int(seed, 'seed', low=0))
