@@ -253,6 +253,14 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
         'scale.workers.on_workers', 'scale.lockstep.in_lockstep', 'interop.scikit_activeml.spread'),
     'parts of a figure or of a rule, fed by logs': ('paper.pictures.map_points', 'paper.pictures.count_wrong', 'paper.pictures.figures_of',
         'paper.rules.'),
+    'parts of learning features, and of strategies on them, behind their doors': ('beyond.contrast.moved', 'beyond.contrast.erased',
+        'beyond.contrast.augmented', 'beyond.contrast.contrastive_loss', 'beyond.contrast.vae_loss', 'beyond.representation.rate',
+        'beyond.representation.dealt', 'beyond.representation.one_pass', 'beyond.feature_learners.Head', 'beyond.feature_learners.two_halves',
+        'beyond.feature_learners.Model.predict', 'beyond.doubt_herding.Shuffled', 'beyond.doubt_herding.DensityRatio',
+        'beyond.cover.pieces', 'beyond.cover.Rows', 'beyond.cover.nearest', 'beyond.cover.checked', 'beyond.cover.greedy', 'beyond.cover.drawn',
+        'beyond.cover.cover_of', 'beyond.strategies.Centres', 'beyond.strategies.sweep', 'beyond.strategies.Gradients', 'beyond.strategies.k_means',
+        'beyond.strategies.typical_first', 'beyond.strategies.typical_of_clusters', 'beyond.strategies.pure_delta'),
+    'a range of its own, in test_beyond': ('beyond.doubt_herding.doubt',),
     'labels of any type, and a classifier of somebody else': ('interop.views.places', 'interop.scikit_activeml.SamplerStrategy.query', 'interop.scikit_activeml.Revealed.fit'),
 }
 def inside(name): return any(name == o or o.endswith('.') and name.startswith(o) for names in INSIDE.values() for o in names)
@@ -288,13 +296,18 @@ def pictures(folder):
     for i,x in enumerate(x_6): Image.fromarray(x[0]).save(folder/f'{i}.png')
     return folder
 
+def features_of_6():
+    "Nets that make features of the six images."
+    from m2vaal_nb.beyond.contrast import Recipe, fresh
+    return fresh(Recipe(), x_6.shape[1:]).eval()
+
 any_rows, any_id = {'fewer rows'}, {'fewer rows', 'too large'}
 z_18_2, y_18 = np.repeat(z_6_2, 3, 0) + np.arange(18)[:,None]/8, np.repeat(y_6, 3)
 DOORS = { # name: (what it gets besides, plain values other than the table's, bad values that are good there)
-    'data.Dataset': (dict(classes='abc'),),
+    'data.Dataset': (dict(classes='abc'), {}, {'x': {'pixels in rows'}, 'x_test': {'pixels in rows'}}),
     'data.split_ids': ({}, dict(n=9)),
     'data.lookup': ({}, {}, any_rows | {'too large'}),
-    'data.Pool': (dict(oracle=None, classes='abc'), dict(labelled=np.arange(6)), {'ids': any_id, 'labelled': {'too large'}}),
+    'data.Pool': (dict(oracle=None, classes='abc'), dict(labelled=np.arange(6)), {'x': {'pixels in rows'}, 'ids': any_id, 'labelled': {'too large'}}),
     'data.Pool.reveal': (lambda: dict(self=replace(toy().pool, ids=np.arange(6), labelled=[], y=[])), {}, any_rows),
     'data.initial_ids': ({}, dict(n=3, ids=np.arange(6)), {'y_N': {'too large'}, 'ids': {'fewer rows'}}),
     'data.PoolView': ({}, {}, {'ids': {'too large'}, 'y_L': {'too large'}}),
@@ -339,6 +352,21 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'paper.pictures.plot_scores': (dict(picked=[1], name='score'), {}, any_rows),
     'paper.why.k_centre': ({}, dict(n=3), any_rows),
     'paper.why.class_structure': ({}, dict(z_N_D=z_18_2, y_N=y_18), {'too large'}),
+    'beyond.contrast.Recipe': ({},),
+    'beyond.representation.learn': (lambda: dict(recipe=importlib.import_module('m2vaal_nb.beyond.contrast').Recipe(passes=1, batch=2)),),
+    'beyond.representation.embed': (lambda: dict(nets=features_of_6()), {}, {'fewer rows'}),
+    'beyond.feature_learners.fit_head': (dict(h_L_D=z_6_2), dict(n_classes=3)),
+    'beyond.feature_learners.tell_labelled': ({}, {}, any_rows),
+    **{f'beyond.{name}': ({}, {}, {'z_L_D': any_rows}) for name in (
+        'doubt_herding.doubt_herding_rows', 'strategies.badge_rows', 'strategies.cluster_margin_rows')},
+    **{f'beyond.strategies.{name}': ({}, {}, {k: any_rows for k in ('z_U_D', 'p_U_C', 'z_L_D')}) for name in (
+        'coreset_rows', 'typiclust_rows', 'power_margin_rows')},
+    'beyond.strategies.probcover_rows': (dict(delta=.5), {}, {'z_L_D': any_rows, 'z_U_D': any_rows}),
+    'beyond.cover.herding_rows': (dict(weight_U=None), {}, {'z_L_D': any_rows, 'z_U_D': any_rows}),
+    'beyond.cover.cover_rows': (lambda: dict(weight_U=None, width=1., kernel=importlib.import_module('m2vaal_nb.beyond.cover').gauss), {}, {'z_L_D': any_rows, 'z_U_D': any_rows}),
+    **{f'beyond.{name}': (lambda: dict(view=toy().view),) for name in ('doubt_herding.doubt_herding', 'doubt_herding.doubt_shuffled',
+        'doubt_herding.doubt_density', 'strategies.coreset', 'strategies.badge', 'strategies.typiclust', 'strategies.probcover',
+        'strategies.max_herding', 'strategies.uherding', 'strategies.power_margin', 'strategies.cluster_margin')},
     'interop.tensorboard.Watch': (lambda tmp: dict(folder=tmp),),
 }
 

@@ -30,7 +30,9 @@ def installed(wheel, tmp_path_factory):
 
 def test_wheel_holds_the_package_and_nothing_else(wheel):
     names = [o for o in zipfile.ZipFile(wheel).namelist() if '.dist-info/' not in o]
-    assert sorted(names) == sorted(str(o.relative_to(ROOT)) for o in (ROOT/'m2vaal_nb').rglob('*.py'))
+    weights = [o for o in (ROOT/'m2vaal_nb/beyond/weights').iterdir() if o.suffix in ('.safetensors', '.md')]
+    assert len(weights) == 5
+    assert sorted(names) == sorted(str(o.relative_to(ROOT)) for o in [*(ROOT/'m2vaal_nb').rglob('*.py'), *weights])
 
 def test_metadata_is_that_of_settings(wheel):
     z = zipfile.ZipFile(wheel)
@@ -60,6 +62,13 @@ def test_imports_away_from_the_checkout(installed):
     code = '\n'.join(f'import m2vaal_nb.{o}' for o in MODULES)
     where = sh('python', '-c', f'import sys\nfor o in {OPTIONAL | {"nbdev"}}: sys.modules[o] = None\n{code}\nprint(m2vaal_nb.__file__)', cwd=installed, PYTHONPATH=str(installed))
     assert where.strip() == str(installed/'m2vaal_nb/__init__.py')
+
+def test_published_weights_are_installed(installed):
+    code = 'from m2vaal_nb.beyond.representation import LEARNED, PUBLISHED\nfor o in PUBLISHED.values(): print(o.published, o.name)'
+    said = sh('python', '-c', code, cwd=installed, PYTHONPATH=str(installed)).split()
+    card = (ROOT/'m2vaal_nb/beyond/weights/README.md').read_text(encoding='utf-8')
+    assert len(said) == 8 and all(o.startswith(str(installed)) for o in said[::2])
+    assert all(o.split('@')[1] in card for o in said[1::2])
 
 def test_version_is_that_of_settings():
     assert f"__version__ = \"{cfg['version']}\"" in (ROOT/'m2vaal_nb/__init__.py').read_text()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..foundations.chance import check_seed
 from ..foundations.inputs import as_latents, as_number, as_probs, as_scores
 from ..foundations.machine import one_thread
 from ..data import PoolView
@@ -49,11 +50,12 @@ def doubt_herding_rows(
     budget:int, # Rows to pick, at least 1; all where these are fewer
     sigma:float=SIGMA, # Width of the kernel
     seed:int=0, # Chance of the discriminator's halves, of the rows that stand for the pool, and of ties
-    tell:Callable=tell_labelled, # (z_U, z_L, seed) -> discriminator with an `auc`
+    tell:Callable=tell_labelled, # (z_U, z_L, seed) -> discriminator that knows its area under the ROC curve
 )->np.ndarray: # (budget,) rows of U, as picked
     "Herding, weighted by doubt."
     p_U_C = as_probs(p_U_C, min_classes=2)
     z_U_D = as_latents(z_U_D, len(p_U_C))
+    seed = check_seed(seed)
     D = tell(z_U_D, z_L_D, seed=seed)
     u_U = doubt(p_U_C, D(z_U_D), voice(D.auc))
     return herding_rows(z_U_D, z_L_D, budget, u_U, sigma, seed=seed)
@@ -105,7 +107,7 @@ def doubt_herding(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
     budget:int, # Labels to buy, 1 to len(view)
     sigma:float=SIGMA, # Width of the kernel
-    tell:Callable=tell_labelled, # (z_U, z_L, seed) -> discriminator with an `auc`
+    tell:Callable=tell_labelled, # (z_U, z_L, seed) -> discriminator that knows its area under the ROC curve
 )->np.ndarray: # (budget,) dataset ids
     "Pick what the doubtful part of the pool is most alike."
     return _herded(view, budget, sigma, tell)

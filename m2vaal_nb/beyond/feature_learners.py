@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..foundations.chance import rng
-from ..foundations.inputs import as_int, as_labels, as_latents, as_number
+from ..foundations.inputs import as_int, as_labels, as_latents, as_number, as_tensor
 from ..foundations.machine import one_thread
 from ..losses import LEARNERS, Learner
 from ..loop import Training
@@ -122,7 +122,9 @@ def tell_labelled(
 )->Discriminators:
     "Two logistic discriminators, each judged on the half that it has not seen."
     z_U_D = as_latents(z_U_D, name='Features')
-    z_L_D = as_latents(z_L_D, len(z_L_D), z_U_D.shape[1], 'Labelled features')
+    z_L_D = as_tensor(z_L_D, 'Labelled features')
+    rows = None if z_L_D.numel() else 0
+    z_L_D = as_latents(z_L_D, rows, z_U_D.shape[1], 'Labelled features')
     n = min(len(z_L_D), len(z_U_D))
     if n < 4: return Discriminators((), .5)
     g = np.random.default_rng(as_int(seed, 'seed', low=0))
