@@ -1,5 +1,5 @@
 "Every strategy on features against a brute-force oracle, whatever the sizes; and against exact greedy where it draws rows."
-import math
+import json, math
 from dataclasses import fields, replace
 import numpy as np, pytest, torch
 from m2vaal_nb.beyond import cover, strategies as s
@@ -342,3 +342,22 @@ def test_herding_picks_as_scikit_activeml():
     y[850:] = 0
     theirs = skactiveml.MaxHerding(random_state=0, metric_dict=dict(gamma=1/cover.SIGMA**2)).query(z, y, batch_size=30)
     assert (herding_rows(z[:850], z[850:], 30, n_reference=None, n_candidates=None) == theirs).all()
+
+def test_speed_is_compared_and_written(tmp_path, monkeypatch):
+    pytest.importorskip('skactiveml.pool')
+    from m2vaal_nb.beyond import strategies_speed as speed
+    monkeypatch.setattr(speed, 'alone', speed.measured)      # in this process: seconds, not minutes
+    monkeypatch.setitem(speed.ASKED, 'probcover', 299)
+    threads = torch.get_num_threads()
+    found = speed.compare_speed(tmp_path/'speed.json', sizes=(299, 300), budget=20)
+    assert json.loads((tmp_path/'speed.json').read_text()) == found and torch.get_num_threads() == threads
+    rows = {(row['strategy'], row['rows']): row for row in found['table']}
+    assert len(rows) == 10 and [key for key,row in rows.items() if 'their_seconds' not in row] == [('probcover', 300)]
+    for (name, _), row in rows.items():
+        if name in ('coreset', 'max_herding'): assert row['shared_picks'] >= (20 if name == 'coreset' else 19)      # equal gains
+        if 'their_seconds' in row: assert row['times_faster'] == pytest.approx(row['their_seconds']/row['seconds'])
+
+def test_speed_of_what_is_compared():
+    from m2vaal_nb.beyond.strategies_speed import compare_speed
+    with pytest.raises(ValueError, match='strategy'): compare_speed(names=['nearest'])
+    with pytest.raises(ValueError, match='sizes'): compare_speed(sizes=(0,))
