@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from .foundations.chance import check_seed, epoch_rows, rng
 from .foundations.files import check_folder
 from .foundations.inputs import (
-    as_flag, as_images, as_inputs, as_int, as_labels, as_name, as_number, as_scores)
+    as_flag, as_images, as_int, as_labels, as_name, as_number, as_scores)
 from .foundations.log import only_writer, read_log, write_line
 from .foundations.machine import one_thread, pick_device, provenance
 from .data import (
-    DATASETS, Dataset, Pool, PoolView, initial_ids, load_dataset, lookup, split_ids)
+    DATASETS, Dataset, Pool, PoolView, as_inputs, initial_ids, load_dataset, lookup, split_ids)
 from .models import Batch, Images, SIZES, encode, make_nets, score_codes
 from .losses import ELBO, LEARNERS, Learner, Phase, TERMS, elbo_terms, warmup
 from .samplers import SAMPLERS

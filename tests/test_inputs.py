@@ -259,7 +259,10 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
         'beyond.feature_learners.Model.predict', 'beyond.doubt_herding.Shuffled', 'beyond.doubt_herding.DensityRatio',
         'beyond.cover.pieces', 'beyond.cover.Rows', 'beyond.cover.nearest', 'beyond.cover.checked', 'beyond.cover.greedy', 'beyond.cover.drawn',
         'beyond.cover.cover_of', 'beyond.strategies.Centres', 'beyond.strategies.sweep', 'beyond.strategies.Gradients', 'beyond.strategies.k_means',
-        'beyond.strategies.typical_first', 'beyond.strategies.typical_of_clusters', 'beyond.strategies.pure_delta'),
+        'beyond.strategies.typical_first', 'beyond.strategies.typical_of_clusters', 'beyond.strategies.pure_delta',
+        'beyond.strategies_speed.made_up_features', 'beyond.strategies_speed.rivals', 'beyond.strategies_speed.measured',
+        'beyond.strategies_speed.side_by_side', 'beyond.strategies_speed.compare_speed'),
+    'images or features, each by the door of its own': ('data.as_inputs',),
     'a range of its own, in test_beyond': ('beyond.doubt_herding.doubt',),
     'labels of any type, and a classifier of somebody else': ('interop.views.places', 'interop.scikit_activeml.SamplerStrategy.query', 'interop.scikit_activeml.Revealed.fit'),
 }

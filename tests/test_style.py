@@ -9,7 +9,7 @@ WIDTH, CELLS, DEFINITIONS, EXPORTED_LINES = 120, 70, 28, 45
 EXAMPLES_MEAN, EXPORTS_P95 = 8, 18
 
 ROOMS = ('data', 'models', 'losses', 'samplers', 'loop', 'experiments')
-ORDER = ('foundations', *ROOMS, 'interop', 'scale', 'beyond', 'paper', 'own_images', 'cli')
+ORDER = ('foundations', *ROOMS, 'interop', 'scale', 'paper', 'beyond', 'own_images', 'cli')
 
 def code_cells(nb):
     for c in json.loads(nb.read_text(encoding='utf-8'))['cells']:

@@ -15,8 +15,8 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from ..foundations.chance import tie_ranks
-from ..foundations.inputs import as_budget, as_int, as_latents, as_number, as_scores
+from ..foundations.chance import check_seed, tie_ranks
+from ..foundations.inputs import as_budget, as_int, as_latents, as_number, as_scores, as_tensor
 from ..foundations.machine import one_thread
 
 # %% ../../nbs/beyond/cover.ipynb #b82a158c
@@ -85,7 +85,9 @@ def nearest(
 def checked(z_U_D, z_L_D, budget, seed)->tuple: # Both as tensors, a budget of at most U, (U,) ranks
     "Latents of one width, a budget and the order that breaks ties; `ValueError` when they are none."
     z_U_D = as_latents(z_U_D)
-    z_L_D = as_latents(z_L_D, len(z_L_D), z_U_D.shape[1], 'Labelled latents')
+    z_L_D = as_tensor(z_L_D, 'Labelled latents')
+    rows = len(z_L_D) if z_L_D.ndim else None
+    z_L_D = as_latents(z_L_D, rows, z_U_D.shape[1], 'Labelled latents')
     budget = as_budget(budget, len(z_U_D))
     return z_U_D, z_L_D, budget, tie_ranks(len(z_U_D), seed)
 
@@ -271,7 +273,7 @@ def cover_rows(
     "Greedily the rows that cover the pool best, given what is labelled."
     z_U_D, z_L_D, budget, rank_U = checked(z_U_D, z_L_D, budget, seed)
     weight_U = checked_weights(weight_U, len(z_U_D))
-    g = np.random.default_rng(seed)
+    g = np.random.default_rng(check_seed(seed))
     sizes = checked_sizes(n_reference, n_candidates, len(z_U_D), budget)
     exact = sizes == (None, None)
     width = as_number(width, 'width', low=1e-100)

@@ -16,7 +16,7 @@ from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from ..foundations.chance import tie_ranks
+from ..foundations.chance import check_seed, tie_ranks
 from ..foundations.inputs import as_budget, as_int, as_latents, as_probs
 from ..foundations.machine import one_thread
 from ..data import PoolView, top_rows
@@ -148,7 +148,7 @@ def badge_rows(
     z_U_D = as_latents(z_U_D, len(p_U_C))
     budget = as_budget(budget, len(p_U_C))
     rank_U = tie_ranks(len(p_U_C), seed)
-    g = np.random.default_rng(seed)
+    g = np.random.default_rng(check_seed(seed))
     gradients = Gradients(z_U_D, p_U_C)
     far_U = np.full(len(p_U_C), np.inf)
     free = np.ones(len(p_U_C), bool)
@@ -173,10 +173,10 @@ def k_means(
     seed:int, # For k-means, and the rows it learns from
 )->tuple: # (U,) and (L,) clusters
     "Cluster all rows, by centres that a part of them has taught."
-    rows, g = Rows(z_U_D), np.random.default_rng(seed)
+    rows, g = Rows(z_U_D), np.random.default_rng(check_seed(seed))
     def some(z): return rows(z[g.permutation(len(z))[:FIT]])
     taught = torch.cat([some(z_L_D), some(z_U_D)])
-    model = MiniBatchKMeans(n_clusters, n_init=1, random_state=seed % 2**32, compute_labels=False)
+    model = MiniBatchKMeans(n_clusters, n_init=1, random_state=check_seed(seed) % 2**32, compute_labels=False)
     with threadpool_limits(1): model.fit(taught.numpy())
     centres = torch.from_numpy(model.cluster_centers_)
     def cluster(z):
@@ -280,7 +280,7 @@ def power_margin_rows(
     doubt_U = (1 + margin_scores(p_U_C).double()).clamp_min(1e-30)
     budget = as_budget(budget, len(doubt_U))
     rank_U = tie_ranks(len(doubt_U), seed)
-    noise_U = np.random.default_rng(seed).gumbel(size=len(doubt_U))
+    noise_U = np.random.default_rng(check_seed(seed)).gumbel(size=len(doubt_U))
     return top_rows(doubt_U.log().numpy() + noise_U, rank_U, budget)
 
 # %% ../../nbs/beyond/strategies.ipynb #b4442ab8

@@ -85,7 +85,7 @@ def measured(
     extra = memory('VmHWM') - before if peak.exists() else np.nan
     return picks.tolist(), seconds, extra/1e6
 
-def alone(*args)->tuple: # What `measured` returns
+def alone(*args)->tuple: # As measured
     "The same in a new process."
     spawn = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(1, mp_context=spawn) as new:

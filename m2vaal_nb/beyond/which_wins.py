@@ -30,7 +30,7 @@ def read_evidence(
 
 # %% ../../nbs/beyond/which_wins.ipynb #50efeb71
 def goals(
-    table:pd.DataFrame, # Of `judged`
+    table:pd.DataFrame, # Contrasts, as judged
 )->pd.DataFrame: # A row a goal: what was wanted, what came, reached or not
     "What was aimed at, and what came of it."
     def row(experiment, against, wanted):

@@ -6,7 +6,7 @@
 __all__ = ['SIGNED', 'ROWS', 'FAR', 'SCALES', 'plain', 'shown', 'bounds', 'inside', 'as_int', 'as_number', 'as_flag', 'as_name',
            'as_budget', 'from_objects', 'native', 'from_tensor', 'wide', 'as_array', 'as_tensor', 'tolerance',
            'need_rows', 'sum_to_1', 'as_probs', 'as_latents', 'one_axis', 'as_scores', 'as_integers', 'as_labels',
-           'as_ids', 'need_axes', 'way_to_bytes', 'as_images', 'as_inputs']
+           'as_ids', 'need_axes', 'way_to_bytes', 'as_images']
 
 # %% ../../nbs/foundations/inputs.ipynb #3bbdeae4
 import warnings
@@ -348,14 +348,3 @@ def as_images(
     if x.dtype == torch.uint8: return x
     if fractions and x.is_floating_point() and ((x >= 0) & (x <= 1)).all(): return x
     raise ValueError(f"{name} must be uint8{way_to_bytes(x)}.")
-
-# %% ../../nbs/foundations/inputs.ipynb #86dc4e1c
-def as_inputs(
-    x_N, # (N, channels, height, width) uint8 images, or (N, D) features, in any form
-    name:str='Images', # What they are called in a complaint
-)->Tensor: # As they are; features in single precision at least
-    "Images or features of images; `ValueError` when they are neither."
-    if getattr(x_N, 'ndim', None) != 2: return as_images(x_N, name=name)
-    h_N_D = as_latents(x_N, name=f'{name}, as features,')
-    return h_N_D if h_N_D.is_floating_point() else h_N_D.float()
-
