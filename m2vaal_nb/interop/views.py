@@ -22,7 +22,7 @@ def count(X)->int:
     return X.shape[0] if hasattr(X, 'shape') else len(X)
 
 def latents(
-    X, # Rows of anything; when they are no numbers, `embed` must make them so
+    X, # Rows of anything; when they are no numbers, an embedding must make them so
     embed:Callable|None=None, # Rows -> latents, a vector or image each; the rows themselves by default
 )->Tensor|None: # (rows, D); None for rows that are no finite numbers
     "What distances are taken between."
