@@ -182,7 +182,8 @@ def m2vaal_run(
 ):
     """Run an experiment, or go on with it from its logs: fig2a, fig2b, fig4, fig4_large, mnist,
     mnist_balanced, tuning, tuning_alpha, stability, longer, longer_2a, sensitivity, demo,
-    or, on features learned once, learned_2b, learned_4, and either with _1, _2 or _mnist behind it."""
+    or, on features learned once, learned_2b, learned_4, learned_2b_1, learned_2b_2, learned_4_1,
+    learned_4_2, learned_2b_mnist or learned_4_mnist."""
     with one_sentence_errors('m2vaal_run', GOES_ON):
         changes = given(rounds=rounds, steps=steps)
         images = other_images(dataset, given(size=size).get('size'))
