@@ -1,7 +1,7 @@
 "The benchmark measures what it says; how fast anything is, is no test."
 import json, os, subprocess, sys, time
 import numpy as np, pytest, torch
-from conftest import ROOT
+from conftest import ROOT, PAPERS_LEARNERS
 from m2vaal_nb.scale.benchmark import (bench, bench_busy, bench_lockstep, neighbours, pieces_of_a_round,
     select_once, steps_per_second, tables)
 from m2vaal_nb.scale.training_step import Stepper, bench_feeding, bench_steps, gflop, machine
@@ -72,5 +72,5 @@ def test_neighbours_end_with_what_they_disturb_and_with_their_parent():
 def test_tables_show_the_published_run():
     found = json.loads((ROOT/'results/bench.json').read_text())
     shown = tables(found)
-    assert set(shown['steps'].index) == set(LEARNERS) and shown['machine'].loc['cpu', 'one thread'] == found['machine']['cpu']
+    assert set(shown['steps'].index) == set(PAPERS_LEARNERS) and shown['machine'].loc['cpu', 'one thread'] == found['machine']['cpu']
     assert set(shown['idle and beside four other programs, seconds'].columns) == {'idle', 'busy', 'ratio'}

@@ -2,6 +2,7 @@
 import json, subprocess, sys
 from dataclasses import asdict, replace
 import numpy as np, pytest, torch
+from conftest import PAPERS_LEARNERS, PAPERS_METHODS
 from m2vaal_nb.foundations.chance import rng
 from m2vaal_nb.experiments import METHODS, protocol_for
 from m2vaal_nb.loop import Job, Training, adam, draw, fresh_nets, run, start_pool, train, train_step, view_pool
@@ -9,7 +10,7 @@ from m2vaal_nb.losses import LEARNERS
 from m2vaal_nb.losses import TERMS, elbo_terms
 from m2vaal_nb.models import NETS
 
-every = pytest.mark.parametrize('name', LEARNERS)
+every = pytest.mark.parametrize('name', PAPERS_LEARNERS)
 NAMES = dict(classifier='T', vaal='TEGD', ta_vaal='TEGDR', m2_vaal='TEGD', m2_vaal_no_adv='TEGD', m2='TEG')
 LETTERS = dict(zip('TEGDR', NETS))
 
@@ -81,7 +82,7 @@ def test_every_scale_trains(elbo, pool, tiny):
     assert all(np.isfinite(v) for v in losses.values())
 
 # --- runs ---
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', PAPERS_METHODS)
 def test_a_run_keeps_the_contract_of_the_log(method, few, tiny, tmp_path):
     p = protocol_for(tiny, method)
     lines = list(run(Job(p, method, 3), tmp_path, 'cpu', few))

@@ -3,6 +3,7 @@ import json, os, re, sys
 from xml.etree import ElementTree
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
+from conftest import PAPERS_METHODS
 from m2vaal_nb.cli import m2vaal_query
 from m2vaal_nb.data import load_dataset
 from m2vaal_nb.experiments import METHODS, Method, protocol_for
@@ -104,7 +105,7 @@ def test_pictures_of_any_depth_in_one_folder(photos, capsys):
     for says in ('Where pixels are 16 bits, 0 is black and 4,095 is white.', 'Where pixels are fractions, 0 is black and 1 is white.',
                  '1 of 33 images hold several pictures: the first is taken (z3.gif).'): assert says in out
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', PAPERS_METHODS)
 def test_one_training_is_that_of_the_loop(method):
     "A query trains the nets of the loop, and a look in blocks sees what a look at all sees."
     fashion = load_dataset()

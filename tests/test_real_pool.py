@@ -1,6 +1,7 @@
 "Every method on the real pool of 55,000 images, in two short rounds: what a few hundred images cannot show."
 import numpy as np, pytest, torch
 from scipy.spatial.distance import cdist
+from conftest import PAPERS_METHODS
 from m2vaal_nb.data import load_dataset, split_ids
 from m2vaal_nb.experiments import METHODS, plan, run_grid
 from m2vaal_nb.foundations.log import read_log
@@ -9,7 +10,7 @@ from m2vaal_nb.losses import LEARNERS
 from m2vaal_nb.samplers import BLOCK, SMALL
 from m2vaal_nb.scale.workers import on_workers
 
-JOBS = {job.method: job for job in plan('fig2b', METHODS, rounds=2, steps=20)}
+JOBS = {job.method: job for job in plan('fig2b', PAPERS_METHODS, rounds=2, steps=20)}
 
 @pytest.fixture(scope='module')
 def data(): return load_dataset()
@@ -19,7 +20,7 @@ def logs(tmp_path_factory):
     "The one test that takes more than half a minute: all methods, with two workers."
     return run_grid([*JOBS.values()], tmp_path_factory.mktemp('real'), on_workers(2), 'cpu', say=lambda s: None)
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', PAPERS_METHODS)
 def test_every_method(method, logs, data):
     lines, (ids, val) = read_log(logs/f'{method}-0.jsonl'), split_ids(len(data.y), 5000, 0)
     assert [line['n_labelled'] for line in lines] == [500, 564, 628] and len(ids) == 55_000

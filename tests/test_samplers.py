@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
+from conftest import PAPERS_SAMPLERS
 from m2vaal_nb import samplers
 from m2vaal_nb.data import PoolView
 from m2vaal_nb.samplers import (SAMPLERS, SCORES, SMALL, Cluster, class_anchors_rows, entropy_scores,
@@ -11,7 +12,7 @@ from m2vaal_nb.samplers import (SAMPLERS, SCORES, SMALL, Cluster, class_anchors_
 
 settings.register_profile('steady', deadline=None, derandomize=True, max_examples=60)
 settings.load_profile('steady')
-every = pytest.mark.parametrize('name', SAMPLERS)
+every = pytest.mark.parametrize('name', PAPERS_SAMPLERS)
 
 def a_view(n=40, seed=0, ties=False):
     "A view that reveals everything; with `ties`, all rows look the same to every sampler but `random`."

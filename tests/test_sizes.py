@@ -1,6 +1,7 @@
 "Whatever is done piece by piece gives what it would give at once: on, below and above each size."
 import numpy as np, pytest, torch
 from dataclasses import replace
+from conftest import PAPERS_LEARNERS
 from m2vaal_nb.interop.tensorboard import picked_images
 from m2vaal_nb.foundations.chance import epoch_rows
 from m2vaal_nb.loop import Job, Training, fresh_nets, predict, run, start_pool, view_pool
@@ -18,7 +19,7 @@ def pool(few, tiny): return start_pool(few, tiny, 0)[0]
 def close(a, b): return torch.allclose(torch.as_tensor(a).float(), torch.as_tensor(b).float(), atol=1e-5)
 def nets_of(name, pool, tiny): return fresh_nets(LEARNERS[name], Training(pool, tiny, 0, 0))
 
-@pytest.mark.parametrize('name', LEARNERS)
+@pytest.mark.parametrize('name', PAPERS_LEARNERS)
 def test_predictions(name, pool, tiny):
     nets, learner, x = nets_of(name, pool, tiny), LEARNERS[name], pool.x[:40]
     whole = predict(nets, learner, x, block=40)

@@ -51,7 +51,7 @@ STRATEGIES = dict( # Sampler -> name, colour, line
     uherding=('UHerding', '#009E73', '-'),
     doubt_herding=('doubt herding (ours)', '#D55E00', '-'))
 CONTROLS = dict(
-    discriminator=("VAAL's rule", '#444444', ':'),
+    discriminator=("VAAL's rule", '#C2185B', ':'),
     doubt_shuffled=('ours, D shuffled', '#E57373', '--'),
     doubt_density=('ours, densities for D', '#A0694B', ':'))
 
