@@ -392,7 +392,8 @@ def dry_run(
     learner = LEARNERS[p.learner]
     if p.warmup_steps and 'encoder' not in learner.nets:
         raise ValueError("`warmup_steps` trains a VAE, and this learner has none.")
-    there, reads = (('images', 'features')[bool(o)] for o in (pool.x.ndim == 2, learner.fit))
+    there = 'features' if pool.x.ndim == 2 else 'images'
+    reads = 'features' if learner.fit else 'images'
     if there != reads:
         raise ValueError(f"The learner {p.learner} reads {reads}, and {p.dataset} holds {there}.")
     n = min(n, p.budget, len(pool.unlabelled))

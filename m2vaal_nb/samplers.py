@@ -23,9 +23,13 @@ from .data import PoolView
 # %% ../nbs/03_samplers.ipynb #4643953f
 BLOCK = 1 << 14 # Rows at a time: what is computed on the way stays in the cache, whatever the pool's size
 
-def blocks(n:int)->list: # Of slices
+def blocks(
+    n:int, # Rows
+    size:int|None=None, # Rows of a block; `BLOCK` by default
+)->list: # Of slices
     "Cut n rows into blocks."
-    return [slice(i, min(i+BLOCK, n)) for i in range(0, n, BLOCK)]
+    size = size or BLOCK
+    return [slice(i, min(i+size, n)) for i in range(0, n, size)]
 
 # %% ../nbs/03_samplers.ipynb #8fad55da
 @one_thread()

@@ -16,8 +16,9 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..foundations.chance import check_seed, tie_ranks
-from ..foundations.inputs import as_budget, as_int, as_latents, as_number, as_scores, as_tensor
+from ..foundations.inputs import as_budget, as_int, as_latents, as_number, as_scores
 from ..foundations.machine import one_thread
+from ..samplers import blocks
 
 # %% ../../nbs/beyond/cover.ipynb #b82a158c
 PIECE = 1 << 20 # Numbers at a time: what is computed on the way stays in the cache, whatever the pool's size
@@ -27,8 +28,7 @@ def pieces(
     width:int, # Numbers that are computed for each row
 )->list: # Of slices
     "Cut n rows into pieces of about as many numbers."
-    step = max(1, PIECE//max(1, width))
-    return [slice(i, min(i+step, n)) for i in range(0, n, step)]
+    return blocks(n, max(1, PIECE//max(1, width)))
 
 # %% ../../nbs/beyond/cover.ipynb #8ca9cb49
 class Rows:
@@ -85,9 +85,7 @@ def nearest(
 def checked(z_U_D, z_L_D, budget, seed)->tuple: # Both as tensors, a budget of at most U, (U,) ranks
     "Latents of one width, a budget and the order that breaks ties; `ValueError` when they are none."
     z_U_D = as_latents(z_U_D)
-    z_L_D = as_tensor(z_L_D, 'Labelled latents')
-    rows = len(z_L_D) if z_L_D.ndim else None
-    z_L_D = as_latents(z_L_D, rows, z_U_D.shape[1], 'Labelled latents')
+    z_L_D = as_latents(z_L_D, None, z_U_D.shape[1], 'Labelled latents', least=0)
     budget = as_budget(budget, len(z_U_D))
     return z_U_D, z_L_D, budget, tie_ranks(len(z_U_D), seed)
 

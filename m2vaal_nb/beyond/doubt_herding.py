@@ -18,7 +18,7 @@ from ..foundations.machine import one_thread
 from ..data import PoolView
 from ..samplers import SAMPLERS, margin_scores
 from .feature_learners import tell_labelled
-from .cover import SIGMA, Rows, herding_rows, pieces, sq_distances
+from .cover import SIGMA, Rows, gauss, herding_rows, pieces, sq_distances
 
 # %% ../../nbs/beyond/doubt_herding.ipynb #99d06809
 def voice(
@@ -86,11 +86,12 @@ class DensityRatio:
     ):
         g = np.random.default_rng(seed)
         n = min(len(z_U_D), len(z_L_D))
-        self.some = [z[torch.as_tensor(g.permutation(len(z))[:n])] for z in (z_U_D, z_L_D)]
         self.auc, self.rows = 1., Rows(z_U_D, sigma)
+        def some(z): return self.rows(z[torch.as_tensor(g.permutation(len(z))[:n])])
+        self.some = some(z_U_D), some(z_L_D)
 
     def _density(self, some, z):
-        def of(x): return (-sq_distances(x, self.rows(some))).exp().mean(1)
+        def of(x): return gauss(sq_distances(x, some)).mean(1)
         return torch.cat([of(self.rows(z[b])) for b in pieces(len(z), len(some))])
 
     def __call__(self, z_N_D)->Tensor: # (N,) P(labelled)
@@ -99,10 +100,6 @@ class DensityRatio:
         return (labelled + 1e-12)/(labelled + unlabelled + 2e-12)
 
 # %% ../../nbs/beyond/doubt_herding.ipynb #116470cc
-def _herded(view, budget, sigma=SIGMA, tell=tell_labelled): # (budget,) dataset ids
-    z_N_D, p_N_C, z_L_D = (view.need(k) for k in ('z_N_D', 'p_N_C', 'z_L_D'))
-    return view.ids[doubt_herding_rows(z_N_D, p_N_C, z_L_D, budget, sigma, view.seed, tell)]
-
 def doubt_herding(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
     budget:int, # Labels to buy, 1 to len(view)
@@ -110,20 +107,21 @@ def doubt_herding(
     tell:Callable=tell_labelled, # (z_U, z_L, seed) -> discriminator that knows its area under the ROC curve
 )->np.ndarray: # (budget,) dataset ids
     "Pick what the doubtful part of the pool is most alike."
-    return _herded(view, budget, sigma, tell)
+    z_N_D, p_N_C, z_L_D = (view.need(k) for k in ('z_N_D', 'p_N_C', 'z_L_D'))
+    return view.ids[doubt_herding_rows(z_N_D, p_N_C, z_L_D, budget, sigma, view.seed, tell)]
 
 def doubt_shuffled(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
     budget:int, # Labels to buy, 1 to len(view)
 )->np.ndarray: # (budget,) dataset ids
     "A control: doubt herding with the discriminator's answers shuffled."
-    return _herded(view, budget, tell=Shuffled)
+    return doubt_herding(view, budget, tell=Shuffled)
 
 def doubt_density(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
     budget:int, # Labels to buy, 1 to len(view)
 )->np.ndarray: # (budget,) dataset ids
     "A control: doubt herding with kernel densities in the discriminator's place."
-    return _herded(view, budget, tell=DensityRatio)
+    return doubt_herding(view, budget, tell=DensityRatio)
 
 SAMPLERS.update(doubt_herding=doubt_herding, doubt_shuffled=doubt_shuffled, doubt_density=doubt_density)

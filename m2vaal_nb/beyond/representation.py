@@ -54,7 +54,7 @@ def state_of(
     held = {f'net.{k}': v for k,v in nets.state_dict().items()}
     for i,moments in opt.state_dict()['state'].items():
         held |= {f'opt.{i}.{k}': v for k,v in moments.items()}
-    return {k: v.contiguous() for k,v in held.items()}
+    return held
 
 def take_state(
     nets:nn.ModuleDict, # Changed in place
@@ -309,8 +309,9 @@ def add_learned(
     learned:Learned, # Images and recipe
 )->str: # Its name
     "Give learned features a name that a protocol can hold."
-    DATASETS[learned.name] = learned
-    return learned.name
+    name = learned.name                    # a hash of the file: once
+    DATASETS[name] = learned
+    return name
 
 # %% ../../nbs/beyond/representation.ipynb #bc86faf8
 PUBLISHED = {learned.short: learned for learned in (

@@ -12,7 +12,6 @@ __all__ = ['CLOSE', 'NEAR', 'HOT', 'FIT', 'CROWD', 'TYPICAL', 'CLUSTERS', 'PER_P
 import numpy as np
 import torch
 from scipy.cluster.hierarchy import fcluster, linkage
-from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -173,6 +172,7 @@ def k_means(
     seed:int, # For k-means, and the rows it learns from
 )->tuple: # (U,) and (L,) clusters
     "Cluster all rows, by centres that a part of them has taught."
+    from sklearn.cluster import MiniBatchKMeans # here: it takes a second to import
     rows, g = Rows(z_U_D), np.random.default_rng(check_seed(seed))
     def some(z): return rows(z[g.permutation(len(z))[:FIT]])
     taught = torch.cat([some(z_L_D), some(z_U_D)])
@@ -247,9 +247,9 @@ def pure_delta(
     c_U, _ = k_means(z_U_D, z_U_D[:0], n_clusters, seed)
     rows, c_U = Rows(z_U_D), torch.from_numpy(c_U)
     some = tie_ranks(len(z_U_D), seed)[:n]
-    other = torch.full([len(some)], torch.inf)
+    x_some, other = rows(z_U_D[some]), torch.full([len(some)], torch.inf)
     for b in pieces(len(z_U_D), len(some)):
-        d = sq_distances(rows(z_U_D[some]), rows(z_U_D[b]))
+        d = sq_distances(x_some, rows(z_U_D[b]))
         same = c_U[some][:,None] == c_U[b]
         d[same] = torch.inf
         other = torch.minimum(other, d.amin(1))

@@ -16,6 +16,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from ..foundations.files import write_whole
 from ..foundations.inputs import as_budget, as_int, as_name
 from ..foundations.machine import one_thread, provenance
 from ..scale.benchmark import memory
@@ -125,5 +126,5 @@ def compare_speed(
     found['versions']['scikit-activeml'] = __version__
     found['load'] = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
     found['table'] = [side_by_side(name, n, budget) for n in sizes for name in names]
-    if to: Path(to).write_text(json.dumps(found, indent=1) + '\n')
+    if to: write_whole(Path(to), (json.dumps(found, indent=1) + '\n').encode())
     return found

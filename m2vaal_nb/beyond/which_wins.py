@@ -9,14 +9,13 @@ __all__ = ['read_evidence', 'goals', 'labels_to_reach', 'first_query', 'beside_p
 from collections.abc import Iterable
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ..experiments import METHODS, accuracy_table, plot_curves, read_results
+from ..experiments import METHODS, read_results
 from ..paper.claims import finished
-from ..paper.statistics import area_table, areas
-from .declared import CONTROLS, OURS, SEEDS, STRATEGIES, judged, slug_of
+from ..paper.statistics import areas
+from .declared import OURS, SEEDS, slug_of
 
 # %% ../../nbs/beyond/which_wins.ipynb #e6552dd3
 def read_evidence(

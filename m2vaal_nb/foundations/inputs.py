@@ -231,9 +231,10 @@ FAR = 1e100
 
 def as_latents(
     z_N_D, # (N, D) latents, in any form
-    rows:int|None=None, # How many there must be; at least 1 by default
+    rows:int|None=None, # How many there must be; any number from `least` by default
     width:int|None=None, # How many dimensions they must have; at least 1 by default
     name:str='Latents', # What they are called in a complaint
+    least:int=1, # How many there must be at least, where `rows` does not say
 )->Tensor: # (N, D) on the CPU
     "Rows of finite numbers; `ValueError` when they are none."
     z = as_tensor(z_N_D, name)
@@ -241,7 +242,7 @@ def as_latents(
     if z.dtype == torch.bool: z = z.float()
     if z.ndim != 2 or not z.shape[1]:
         raise ValueError(f"{name} must have shape (rows, dimensions), not {tuple(z.shape)}.")
-    need_rows(z, rows, name)
+    if rows is not None or len(z) < least: need_rows(z, rows, name)
     if width not in (None, z.shape[1]):
         raise ValueError(f"{name} must have {width} dimensions, not {z.shape[1]}.")
     parts = z.split(ROWS) if len(z) else ()
