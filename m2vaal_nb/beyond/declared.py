@@ -15,7 +15,6 @@ from ..losses import LEARNERS, Learner
 from ..samplers import SAMPLERS
 from ..loop import Protocol
 from ..experiments import LINEUPS, METHODS, PROTOCOLS, Method
-from ..paper.statistics import areas, compare, holm
 from . import strategies # adds its samplers
 from .representation import LEARNED
 from .feature_learners import fit_linear, tell_labelled
@@ -91,6 +90,7 @@ def judged(
     runs:dict, # Experiment -> table of its rounds
 )->pd.DataFrame: # A row a contrast, in points of area; Holm's p over the strategies of all experiments
     "Doubt herding against every other strategy and control."
+    from m2vaal_nb.paper.statistics import areas, compare, holm # here: a run need not wait for it
     rows = []
     for name,table in runs.items():
         area = areas(table)

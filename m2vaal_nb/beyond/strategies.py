@@ -11,7 +11,6 @@ __all__ = ['CLOSE', 'NEAR', 'HOT', 'FIT', 'CROWD', 'TYPICAL', 'CLUSTERS', 'PER_P
 # %% ../../nbs/beyond/strategies.ipynb #a00f730e
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -308,6 +307,7 @@ def cluster_margin_rows(
     seed:int=0, # Breaks ties, orders the rows of a cluster
 )->np.ndarray: # (budget,) rows of U, as picked
     "Of the rows of smallest margin, one from each cluster in turn, small clusters first."
+    from scipy.cluster.hierarchy import fcluster, linkage # here, as above
     score_U = margin_scores(p_U_C).double().numpy()
     z_U_D = as_latents(z_U_D, len(score_U))
     budget = as_budget(budget, len(score_U))
