@@ -43,7 +43,7 @@ def test_saved_outputs(nb):
             assert not leak, where + f'a path of the machine it ran on: {leak[0]}'
 
 def test_notebooks_are_small():
-    assert sum(o.stat().st_size for o in NBS) < 6_000_000
+    assert sum(o.stat().st_size for o in NBS) < 5_000_000
 
 def test_readme_tool(tmp_path):
     "Directives, images, tables and links on a notebook small enough to see the whole result."
