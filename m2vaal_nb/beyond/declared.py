@@ -53,6 +53,7 @@ CONTROLS = dict(
     doubt_shuffled=('ours, D shuffled', '#E57373', '--'),
     doubt_density=('ours, densities for D', '#A0694B', ':'))
 
+# %% ../../nbs/beyond/declared.ipynb #5c01e7f3
 def slug_of(
     sampler:str, # Name of a sampler
     learner:str='linear', # Name of a learner on features
