@@ -14,21 +14,22 @@ import pandas as pd
 import torch
 
 from ..foundations.display import progress
-from ..foundations.inputs import as_budget, as_images, as_int, as_labels
-from ..data import Pool, PoolView
+from ..foundations.inputs import as_budget, as_int, as_labels
+from ..data import Pool, PoolView, as_inputs
 from ..losses import LEARNERS
 from ..samplers import SAMPLERS, scores_at_picks
 from ..loop import Protocol, Training, draw, fresh_nets, train, view_pool
 from ..experiments import protocol_for
+from ..beyond import declared # adds the methods on features
 
 # %% ../../nbs/own_images/query.ipynb #4855d36a
 def known_pool(
-    x_N, # (N, channels, height, width) uint8, array or tensor, memory-mapped or not
+    x_N, # (N, channels, height, width) uint8 images, or (N, D) features; array or tensor, memory-mapped or not
     y_N=None, # (N,) labels, -1 where there is none; by default nowhere
     classes=(), # Class names; a label is a place in it
 )->Pool: # Its labelled rows are those with a label
     "A pool whose labels are those that are known."
-    x_N = as_images(x_N)
+    x_N = as_inputs(x_N)
     y_N = np.full(len(x_N), -1) if y_N is None else as_labels(y_N, len(x_N), low=-1)
     def oracle(ids):
         missing = ids[y_N[ids] < 0]
@@ -42,11 +43,11 @@ def trained(
     pool:Pool, # With labels
     p:Protocol, # What to train
     seed:int=0, # Run seed
-)->torch.nn.ModuleDict: # Nets as of a round of the loop
-    "Nets trained on a pool, with a bar meanwhile."
-    learner = LEARNERS[p.learner]
+): # As of a round of the loop: nets, or a model of features
+    "What is trained on a pool, with a bar meanwhile where it takes steps."
+    learner, t = LEARNERS[p.learner], Training(pool, p, seed, round=0)
+    if learner.fit: return learner.fit(t)
     steps = iter(progress(range(p.warmup_steps + p.steps), 'training'))
-    t = Training(pool, p, seed, round=0)
     nets = fresh_nets(learner, t)
     train(nets, learner, p, pool.x, draw(t), watch=lambda *_: next(steps))
     return nets
