@@ -223,3 +223,15 @@ def test_no_network_and_no_apt(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 def test_there_are_many_of_them(): assert len(CALLS) + len(SHELL) + len(LOGS) + len(DAMAGE) >= 60
+
+
+@pytest.mark.parametrize('wrong,says', [
+    (dict(ids=[0, 9]), 'up to 9'), (dict(ids=[0, 0, 1]), 'must all be different'),
+    (dict(labelled=[5], y=[0]), 'not in the pool: 5'), (dict(labelled=[1, 1], y=[0, 0]), 'twice'),
+])
+def test_a_pool_holds_what_it_says(wrong, says):
+    with pytest.raises(ValueError, match=says): replace(toy, **wrong)
+
+
+def test_an_enormous_id_asked_for_twice_is_one_sentence():
+    with pytest.raises(ValueError, match='twice in one query: 1000000000000'): toy.reveal([10**12, 10**12])

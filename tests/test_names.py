@@ -72,6 +72,7 @@ MATCH = { # how images are called: (the references, the paths or what the senten
     'no suffix': (['b 1'], 'did you mean b 1.png?'),
     'a wrong encoding': (['cats/KÃ¤se.png'], 'did you mean cats/Käse.png?'),
     'something else': (['x.jpeg', 'y', 'z'], r'no image x.jpeg \(nor 2 others\): its 6 images have other names, such as a.png'),
+    'one other': (['x.jpeg', 'y'], r'no image x.jpeg \(nor 1 other\): its 6 images'),
     'another folder, where others have none': (['b 1.png', 'old/a.png'], 'no image old/a.png: did you mean a.png?'),
     'two ends': (['/photos/cats/a.png'], 'may be a.png or cats/a.png: name it by its path in the folder'),
     'two beginnings': (['x/b 1.png', 'y/b 1.png'], 'Both x/b 1.png and y/b 1.png may be b 1.png')}
