@@ -48,20 +48,21 @@ def _of_scikit_learn(h_L_D, y_L, C, n_seen): # (D, S) weights, (S,) biases
 
 @one_thread()
 def fit_head(
-    h_L_D, # (L, D) features of labelled rows
+    h_L_D, # (L, D) features of labelled rows; L may be 0
     y_L, # (L,) labels of these
     n_classes:int, # Number of classes; they are 0 to n_classes-1
     C:float=10., # Inverse strength of the penalty, > 0
 )->Head:
-    "A logistic regression; where one class alone was seen, it is certain."
-    h_L_D = as_latents(h_L_D, name='Features').float()
+    "A logistic regression; where one class alone was seen, it is certain, and even where none was."
+    h_L_D = as_latents(h_L_D, name='Features', least=0).float()
     n_classes = as_int(n_classes, 'n_classes', low=1)
     y_L = as_labels(y_L, len(h_L_D), n_classes)
     C = as_number(C, 'C', low=1e-9)
     seen = np.unique(y_L)
-    one = torch.zeros(h_L_D.shape[1], 1), torch.zeros(1)
-    w_b = one if len(seen) == 1 else _of_scikit_learn(h_L_D, y_L, C, len(seen))
-    return Head(*w_b, seen, n_classes)
+    if len(seen) > 1: return Head(*_of_scikit_learn(h_L_D, y_L, C, len(seen)), seen, n_classes)
+    if not len(seen): seen = np.arange(n_classes)
+    nothing = torch.zeros(h_L_D.shape[1], len(seen)), torch.zeros(len(seen))
+    return Head(*nothing, seen, n_classes)
 
 # %% ../../nbs/beyond/feature_learners.ipynb #b9b6baed
 @dataclass(frozen=True, eq=False)
