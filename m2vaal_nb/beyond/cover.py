@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from fastcore.basics import patch
 from torch import Tensor
 
 from ..foundations.chance import check_seed, tie_ranks
@@ -150,27 +149,22 @@ class Cover:
     def _kernel(self, which):
         if self.held is not None: return self.held[which]
         return self.reference.by(self.candidates.x[which])
-
-# %% ../../nbs/beyond/cover.ipynb #b70d67f0
-@patch
-def gains(self:Cover,
-    which:np.ndarray, # Some candidates
-)->np.ndarray: # float64
-    "What each of some candidates would add: to the others by the reference, to itself as it is."
-    which = torch.from_numpy(which)
-    cut = pieces(len(which), len(self.weight))
-    parts = [self._gain(which[b]) for b in cut]
-    return torch.cat(parts).double().numpy()
-
-@patch
-def _gain(self:Cover, which):
-    more = self._kernel(which).sub_(self.reference.most)
-    gain = more.clamp_min_(0) @ self.weight
-    at = self.place[which]
-    left = 1 - self.reference.most[at]
-    seen = torch.where(at < 0, 0, self.weight[at]*left)
-    own = self.own[which]*(1 - self.candidates.most[which])
-    return (gain - seen + own).clamp_min_(0)
+    def gains(self,
+        which:np.ndarray, # Some candidates
+    )->np.ndarray: # float64
+        "What each of some candidates would add: to the others by the reference, to itself as it is."
+        which = torch.from_numpy(which)
+        cut = pieces(len(which), len(self.weight))
+        parts = [self._gain(which[b]) for b in cut]
+        return torch.cat(parts).double().numpy()
+    def _gain(self, which):
+        more = self._kernel(which).sub_(self.reference.most)
+        gain = more.clamp_min_(0) @ self.weight
+        at = self.place[which]
+        left = 1 - self.reference.most[at]
+        seen = torch.where(at < 0, 0, self.weight[at]*left)
+        own = self.own[which]*(1 - self.candidates.most[which])
+        return (gain - seen + own).clamp_min_(0)
 
 # %% ../../nbs/beyond/cover.ipynb #23fb04aa
 LAZY = 16 # Candidates that are looked at again at once; twice as many each time within one pick

@@ -11,12 +11,11 @@ __all__ = ['CLOSE', 'NEAR', 'HOT', 'FIT', 'CROWD', 'TYPICAL', 'CLUSTERS', 'PER_P
 # %% ../../nbs/beyond/strategies.ipynb #a00f730e
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ..foundations.chance import check_seed, tie_ranks
 from ..foundations.inputs import as_budget, as_int, as_latents, as_probs
-from ..foundations.machine import one_thread
+from ..foundations.machine import asking_for, one_thread
 from ..data import PoolView, top_rows
 from ..samplers import SAMPLERS, best_rows, margin_scores
 from .cover import (
@@ -171,7 +170,9 @@ def k_means(
     seed:int, # For k-means, and the rows it learns from
 )->tuple: # (U,) and (L,) clusters
     "Cluster all rows, by centres that a part of them has taught."
-    from sklearn.cluster import MiniBatchKMeans # here: it takes a second to import
+    with asking_for('scikit-learn', 'k-means'):
+        from sklearn.cluster import MiniBatchKMeans # here: it takes a second to import
+        from threadpoolctl import threadpool_limits
     rows, g = Rows(z_U_D), np.random.default_rng(check_seed(seed))
     def some(z): return rows(z[g.permutation(len(z))[:FIT]])
     taught = torch.cat([some(z_L_D), some(z_U_D)])
@@ -307,7 +308,8 @@ def cluster_margin_rows(
     seed:int=0, # Breaks ties, orders the rows of a cluster
 )->np.ndarray: # (budget,) rows of U, as picked
     "Of the rows of smallest margin, one from each cluster in turn, small clusters first."
-    from scipy.cluster.hierarchy import fcluster, linkage # here, as above
+    with asking_for('scipy', 'Average linkage'):
+        from scipy.cluster.hierarchy import fcluster, linkage # here, as above
     score_U = margin_scores(p_U_C).double().numpy()
     z_U_D = as_latents(z_U_D, len(score_U))
     budget = as_budget(budget, len(score_U))
