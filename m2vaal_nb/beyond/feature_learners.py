@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..foundations.chance import check_seed
 from ..foundations.inputs import as_int, as_labels, as_latents, as_number
-from ..foundations.machine import one_thread
+from ..foundations.machine import asking_for, one_thread
 from ..losses import LEARNERS, Learner
 from ..loop import Training, discriminator_quality
 
@@ -37,7 +37,8 @@ class Head:
 
 # %% ../../nbs/beyond/feature_learners.ipynb #5c01c7e3
 def _of_scikit_learn(h_L_D, y_L, C, n_seen): # (D, S) weights, (S,) biases
-    from sklearn.linear_model import LogisticRegression
+    with asking_for('scikit-learn', 'Logistic regression'):
+        from sklearn.linear_model import LogisticRegression
     solver = 'newton-cholesky' if n_seen == 2 else 'lbfgs'    # the faster one each
     fitted = LogisticRegression(C=C, solver=solver, max_iter=1000).fit(h_L_D.numpy(), y_L)
     w, b = torch.tensor(fitted.coef_.T), torch.tensor(fitted.intercept_)
