@@ -109,7 +109,7 @@ def grids_of(
     **changes, # Fields of the protocol to replace
 )->dict: # Folder of logs -> jobs
     "What is to be run."
-    from m2vaal_nb.beyond import declared # adds its experiments and methods
+    from m2vaal_nb.beyond import one_factor # adds the wing's experiments and methods
     from m2vaal_nb.experiments import PROTOCOLS, plan, settings
     from m2vaal_nb.own_images.labelled_folder import fitted
     from m2vaal_nb.scale.own_sampler import take_method
@@ -183,7 +183,9 @@ def m2vaal_run(
     """Run an experiment, or go on with it from its logs: fig2a, fig2b, fig4, fig4_large, mnist,
     mnist_balanced, tuning, tuning_alpha, stability, longer, longer_2a, sensitivity, demo,
     or, on features learned once, learned_2b, learned_4, learned_2b_1, learned_2b_2, learned_4_1,
-    learned_4_2, learned_2b_mnist or learned_4_mnist."""
+    learned_4_2, learned_2b_mnist, learned_4_mnist, learned_0, learned_2b_250, learned_4_10,
+    learned_4_balanced, learned_4_wrong, learned_4_tail, learned_4_propagation, learned_4_m1m2
+    or learned_4_m1m2_graph."""
     with one_sentence_errors('m2vaal_run', GOES_ON):
         changes = given(rounds=rounds, steps=steps)
         images = other_images(dataset, given(size=size).get('size'))
