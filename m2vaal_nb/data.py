@@ -180,7 +180,7 @@ def even_shares(
 def initial_ids(
     y_N, # (N,) every label, by dataset id
     ids, # (P,) ids of the pool
-    n:int, # How many to choose, 1 to P
+    n:int, # How many to choose, 0 to P
     classes=(), # Classes to choose from; all when empty
     balanced:bool=False, # The same number of each class? What does not divide goes to classes at random
     seed:int=0, # Run seed, ≥ 0
@@ -196,8 +196,8 @@ def initial_ids(
     g = rng(seed, 'init')
     order = g.permutation(ids)
     order = order[np.isin(y_N[order], wanted)]
-    if not 1 <= as_int(n, 'n') <= len(order):
-        raise ValueError(f"{n} initial labels were asked for: allowed are 1 to {len(order)}.")
+    if not 0 <= as_int(n, 'n') <= len(order):
+        raise ValueError(f"{n} initial labels were asked for: allowed are 0 to {len(order)}.")
     if not as_flag(balanced, 'balanced'): return order[:n]
     return g.permutation(np.concatenate(even_shares(order, y_N[order], g.permutation(wanted), n)))
 
