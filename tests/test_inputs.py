@@ -304,13 +304,13 @@ def features_of_6():
     from m2vaal_nb.beyond.contrast import Recipe, fresh
     return fresh(Recipe(), x_6.shape[1:]).eval()
 
-any_rows, any_id = {'fewer rows'}, {'fewer rows', 'too large'}
+any_rows = {'fewer rows'}
 z_18_2, y_18 = np.repeat(z_6_2, 3, 0) + np.arange(18)[:,None]/8, np.repeat(y_6, 3)
 DOORS = { # name: (what it gets besides, plain values other than the table's, bad values that are good there)
     'data.Dataset': (dict(classes='abc'), {}, {'x': {'pixels in rows'}, 'x_test': {'pixels in rows'}}),
     'data.split_ids': ({}, dict(n=9)),
     'data.lookup': ({}, {}, any_rows | {'too large'}),
-    'data.Pool': (dict(oracle=None, classes='abc'), dict(labelled=np.arange(6)), {'x': {'pixels in rows'}, 'ids': any_id, 'labelled': {'too large'}}),
+    'data.Pool': (dict(oracle=None, classes='abc'), dict(labelled=np.arange(6)), {'x': {'pixels in rows'}}),
     'data.Pool.reveal': (lambda: dict(self=replace(toy().pool, ids=np.arange(6), labelled=[], y=[])), {}, any_rows),
     'data.initial_ids': ({}, dict(n=3, ids=np.arange(6)), {'y_N': {'too large'}, 'ids': {'fewer rows'}}),
     'data.PoolView': ({}, {}, {'ids': {'too large'}, 'y_L': {'too large'}}),
@@ -335,7 +335,7 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'scale.workers.run_on_workers': (lambda tmp: dict(jobs=[], folder=tmp),),
     'own_images.folder.query_folder': (lambda tmp: dict(images=pictures(tmp), out=tmp/'next.csv', say=str), dict(size=8)),
     'own_images.images.square': ({}, dict(size=8)),
-    'own_images.query.known_pool': (dict(classes='abc'), {}, {'negative'}),
+    'own_images.query.known_pool': (dict(classes='abc'), {}, {'x_N': {'pixels in rows'}, 'y_N': {'negative'}}),
     'own_images.query.trained': (lambda: dict(pool=toy().pool, p=toy().p),),
     'own_images.query.view_blocks': (lambda: dict(nets=toy().nets, pool=toy().pool, p=replace(toy().p, learner='m2')),),
     'own_images.query.query_protocol': (dict(left=6, method='margin'),),
