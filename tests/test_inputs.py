@@ -256,7 +256,8 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
     'parts of learning features, and of strategies on them, behind their doors': ('beyond.contrast.moved', 'beyond.contrast.erased',
         'beyond.contrast.augmented', 'beyond.contrast.contrastive_loss', 'beyond.contrast.vae_loss', 'beyond.representation.rate',
         'beyond.representation.dealt', 'beyond.representation.one_pass', 'beyond.feature_learners.Head', 'beyond.feature_learners.two_halves',
-        'beyond.feature_learners.Model.predict', 'beyond.doubt_herding.Shuffled', 'beyond.doubt_herding.DensityRatio',
+        'beyond.feature_learners.Model.predict', 'beyond.propagation.Propagated', 'beyond.propagation.as_matrix', 'beyond.m1m2.M2', 'beyond.m1m2.M2.',
+        'beyond.m1m2.class_cost', 'beyond.m1m2.train_m2', 'beyond.m1m2.Guess', 'beyond.doubt_herding.Shuffled', 'beyond.doubt_herding.DensityRatio',
         'beyond.cover.pieces', 'beyond.cover.Rows', 'beyond.cover.nearest', 'beyond.cover.checked', 'beyond.cover.greedy', 'beyond.cover.drawn',
         'beyond.cover.cover_of', 'beyond.strategies.Centres', 'beyond.strategies.sweep', 'beyond.strategies.Gradients', 'beyond.strategies.k_means',
         'beyond.strategies.typical_first', 'beyond.strategies.typical_of_clusters', 'beyond.strategies.pure_delta',
@@ -358,6 +359,8 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'beyond.contrast.Recipe': ({},),
     'beyond.representation.learn': (lambda: dict(recipe=importlib.import_module('m2vaal_nb.beyond.contrast').Recipe(passes=1, batch=2)),),
     'beyond.representation.embed': (lambda: dict(nets=features_of_6()), {}, {'fewer rows'}),
+    'beyond.m1m2.M2Recipe': ({},),
+    'beyond.propagation.propagate': (dict(h_N_D=z_6_2), dict(labelled=np.arange(6), n_classes=3)),
     'beyond.feature_learners.fit_head': (dict(h_L_D=z_6_2), dict(n_classes=3)),
     'beyond.feature_learners.tell_labelled': ({}, {}, any_rows),
     **{f'beyond.{name}': ({}, {}, {'z_L_D': any_rows}) for name in (
