@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..foundations.chance import check_seed, tie_ranks
-from ..foundations.inputs import as_budget, as_int, as_latents, as_number, as_scores
+from ..foundations.inputs import as_budget, as_int, as_labels, as_latents, as_number, as_scores
 from ..foundations.machine import one_thread
 from ..data import PoolView
 from ..samplers import blocks
@@ -349,6 +349,7 @@ def cover_gains(
     "What each row would have added, in front of each pick."
     with one_thread():
         z_U_D, z_L_D, budget, _ = checked(z_U_D, z_L_D, len(picks), seed)
+        picks = as_labels(picks, n_classes=len(z_U_D), name='Picks')
         cover, candidates, _ = to_cover(z_U_D, z_L_D, budget, kernel, width, weight_U, n_reference, n_candidates, seed)
     for place in np.searchsorted(candidates, picks):
         gain_U = np.full(len(z_U_D), -np.inf)

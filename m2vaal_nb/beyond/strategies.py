@@ -20,7 +20,8 @@ from ..foundations.machine import asking_for, one_thread
 from ..data import PoolView, top_rows
 from ..samplers import SAMPLERS, best_rows, margin_scores
 from .cover import (
-    CANDIDATES, REFERENCE, Rows, alike, ball, checked, cover_rows, covering, first_ranked, nearest, pieces, sq_distances)
+    CANDIDATES, REFERENCE, Rows, alike, ball, checked, cover_rows, covering,
+    first_ranked, nearest, pieces, sq_distances)
 
 # %% ../../nbs/beyond/strategies.ipynb #08751cde
 CLOSE = 1e-5 # What single precision may get wrong in a squared distance, relative to the largest length
