@@ -347,9 +347,10 @@ def cover_gains(
     seed:int=0, # Breaks ties, draws rows
 ): # Yields B times (U,) float64; −∞ for rows that were not drawn
     "What each row would have added, in front of each pick."
+    z_U_D = as_latents(z_U_D)
+    picks = as_labels(picks, n_classes=len(z_U_D), name='Picks')
     with one_thread():
         z_U_D, z_L_D, budget, _ = checked(z_U_D, z_L_D, len(picks), seed)
-        picks = as_labels(picks, n_classes=len(z_U_D), name='Picks')
         cover, candidates, _ = to_cover(z_U_D, z_L_D, budget, kernel, width, weight_U, n_reference, n_candidates, seed)
     for place in np.searchsorted(candidates, picks):
         gain_U = np.full(len(z_U_D), -np.inf)
