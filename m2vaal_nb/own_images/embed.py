@@ -171,7 +171,7 @@ def read_batch(
         except Unreadable as e: bad[path] = e.why
     return found
 
-# %% ../../nbs/own_images/embed.ipynb #fdb20429
+# %% ../../nbs/own_images/embed.ipynb #d42255f5
 def embed_batches(
     folder:Path, # Where the images are
     paths:list, # Of its images
@@ -179,10 +179,10 @@ def embed_batches(
     out:Path, # File that is wanted; unfinished rows lie beside it
     made:dict, # From what and how: another one begins anew
     batch:int=32, # Images at a time
-    device:str='auto', # 'auto', 'cpu' or 'cuda'
+    device:torch.device=torch.device('cpu'), # Where the net looks
 )->tuple: # (N, D) rows, memory-mapped; path -> why it could not be read
     "What a net says of a folder, going on from where it was cut off."
-    device, state = pick_device(device), taken_up(out, made)
+    state = taken_up(out, made)
     backbone.net.to(device)
     width = rows_of(backbone, [Image.new('RGB', (64, 64))], device).shape[1]
     rows, notes = part_files(out)
@@ -285,7 +285,7 @@ def settings_for(
     raw = b'' if weights is None or not Path(weights).is_file() else Path(weights).read_bytes()
     return dict(backbone=backbone, weights=hashlib.sha256(raw).hexdigest() if raw else '')
 
-# %% ../../nbs/own_images/embed.ipynb #7fc579ac
+# %% ../../nbs/own_images/embed.ipynb #871bd7ea
 def embed_folder(
     images:str|Path, # A folder of images
     out:str|Path='embeddings.npz', # Where to; .npz
@@ -302,7 +302,8 @@ def embed_folder(
 )->Path: # What was written
     "Look at every image of a folder once, and keep what was seen."
     folder, out = Path(images), Path(out)
-    batch, paths = as_int(batch, 'batch', low=1), image_paths(images, ALL_KINDS)
+    batch, device = as_int(batch, 'batch', low=1), pick_device(device)
+    paths = image_paths(images, ALL_KINDS)
     check_out(out)
     made = settings_for(backbone, len(paths), size, passes, seed, weights)
     made |= dict(images=images_sha(folder, paths), pretrained=pretrained)

@@ -59,14 +59,14 @@ def torch_table(path:Path)->tuple: # Names, rows
         raise ValueError(f"{path} holds {type(held).__name__}: a dict of names and embeddings is needed.")
     return held[entry(held, NAMES, path)], held[entry(held, ROWS, path)]
 
-# %% ../../nbs/own_images/embeddings.ipynb #5475a565
+# %% ../../nbs/own_images/embeddings.ipynb #f30308b7
 def frame_table(
     frame, # A DataFrame
     path:Path, # Of its file
 )->tuple: # Names, rows
     "What a table holds."
     names = frame[entry(frame.columns, NAMES, path)]
-    numbered = [c for c in frame.columns if re.search(r'\d$', str(c))]
+    numbered = [c for c in frame.columns if re.search(r'^(?!Unnamed).*\d$', str(c))]   # pandas' own index is unnamed
     if numbered: return names, frame[numbered].to_numpy()
     return names, list(frame[entry(frame.columns, ROWS, path)])
 
@@ -84,7 +84,7 @@ def parquet_table(path:Path)->tuple: # Names, rows
     except ImportError:
         raise ImportError("Parquet needs pyarrow: pip install 'm2vaal_nb[parquet]'.") from None
 
-# %% ../../nbs/own_images/embeddings.ipynb #56dafec5
+# %% ../../nbs/own_images/embeddings.ipynb #a2da2661
 TABLES = {'.npz': npz_table, '.npy': npy_table, '.pt': torch_table, '.pth': torch_table,
           '.csv': csv_table, '.parquet': parquet_table}
 BROKEN = ValueError, OSError, EOFError, KeyError, RuntimeError, UnpicklingError, zipfile.BadZipFile, zlib.error
@@ -101,7 +101,7 @@ def read_table(
     except BROKEN as e:
         why = ' '.join(str(e).split())
         if why.startswith(str(path)): raise
-        if re.search('pickle|weights_only|Unpickler', why, re.I):
+        if re.search('pickle|weights_only|Unpickler|Python objects', why, re.I):
             why = 'Python objects, which are never unpickled: save numbers and strings alone'
         raise ValueError(f"{path} could not be read: {why[:160].rstrip('.')}.") from None
 

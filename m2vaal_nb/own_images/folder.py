@@ -135,9 +135,9 @@ def checked(
     known:Known, # Of the folder
 )->Query: # The same
     "A request that can be served, as far as is known before any image is read; `ValueError` otherwise."
-    query.protocol(known)
     if known.embeddings and query.changes:
         raise ValueError(f"No net is trained on embeddings: {', '.join(query.changes)} is for images alone.")
+    query.protocol(known)
     files = query.files if known.left else []
     if len(set(files)) < len(files):
         raise ValueError(f"{files[0]} cannot be both, a CSV and Label Studio's: name two files.")
