@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['CURVE', 'LEAST', 'audit_order', 'audit_run', 'audit_part', 'audit_ids', 'audited_images', 'audit_plan', 'n_trainings',
            'held_out', 'learned_from', 'Audit', 'one_fold', 'cross_fit', 'wilson', 'class_table', 'how_accurate',
-           'in_points', 'whether_choosing', 'does_choosing_help', 'when_to_stop', 'curve', 'audit_says']
+           'in_points', 'whether_choosing', 'does_choosing_help', 'when_to_stop', 'curve', 'audit_says',
+           'label_probabilities', 'suspects']
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10004
 import hashlib, math
@@ -18,14 +19,14 @@ from torch import Tensor
 
 from ..foundations.chance import check_seed
 from ..foundations.display import progress
-from ..foundations.inputs import as_int, as_number
+from ..foundations.inputs import as_int, as_number, as_probs
 from ..foundations.names import normal_name
 from ..data import Pool
 from ..losses import LEARNERS
 from ..loop import Protocol, predict
 from .accuracy import interval, label_folds, whether_more
 from .labels import listed
-from .query import next_images, query_protocol, served, trained
+from .query import known_pool, next_images, query_protocol, served, trained
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10011
 def audit_order(
@@ -117,9 +118,10 @@ def held_out(
     test:np.ndarray, # Places among the labels to predict
 )->Tensor: # (len(test), C) class probabilities
     "What is predicted of some labelled images from the labels of others."
-    known = replace(pool, labelled=pool.labelled[train], y=pool.y[train])
-    x_T = pool.x[torch.as_tensor(pool.labelled[test])]
-    return predict(trained(known, p, seed), LEARNERS[p.learner], x_T)['p']
+    learner, x_L = LEARNERS[p.learner], pool.x[torch.as_tensor(pool.labelled)]
+    if learner.fit: known = known_pool(x_L[train], pool.y[train], pool.classes)
+    else: known = replace(pool, labelled=pool.labelled[train], y=pool.y[train])
+    return predict(trained(known, p, seed), learner, x_L[test])['p']
 
 def learned_from(
     others:np.ndarray, # (m,) labels outside the audit
@@ -294,3 +296,31 @@ def audit_says(
         f'{names[order[len(run)]]} has no label and holds up the audit, for the {len(behind)} images behind it '
         'have one: label it, or take it out of the folder.')
     return '\n'.join(said)
+
+# %% ../../nbs/own_images/audit.ipynb #a0d10071
+def label_probabilities(
+    pool:Pool, # Images, and the labels that are known
+    p:Protocol, # What to train
+    seed:int=0, # Run seed; fixes the folds too
+)->Tensor: # (L, C), each from a model that has not seen the label
+    "What is predicted of all labelled images, each held out once."
+    folds, _ = audit_plan(pool)
+    p_L_C = torch.empty(len(pool.y), len(pool.classes))
+    for train,test in progress(label_folds(pool.y, folds, seed), 'labels', folds):
+        p_L_C[test] = held_out(pool, p, seed, train, test)
+    return p_L_C
+
+def suspects(
+    pool:Pool, # Images, and the labels that are known
+    p_L_C, # (L, C) class probabilities, each from a model that has not seen the label
+    below:float=.01, # Probability that makes a label suspicious
+)->pd.DataFrame: # Columns id, label, of_label, predicted, probability; the least probable label first
+    "Labels that may be wrong."
+    p_L_C = as_probs(p_L_C, len(pool.y))
+    names = np.array(pool.classes, object)
+    best = p_L_C.max(-1)
+    of_label = p_L_C[range(len(pool.y)), pool.y].numpy()
+    found = pd.DataFrame(dict(
+        id=pool.labelled, label=names[pool.y], of_label=of_label,
+        predicted=names[best.indices], probability=best.values.numpy()))
+    return found[of_label < as_number(below, 'below', low=0, high=1)].sort_values('of_label', ignore_index=True)
