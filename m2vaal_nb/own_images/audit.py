@@ -81,6 +81,7 @@ def audited_images(
 )->pd.DataFrame: # Columns id, predicted, probability, score, audit; those of the audit first
     "The images to label next, a part of them drawn at random."
     left = order[~np.isin(order, pool.labelled)]
+    if not len(left): raise ValueError("All images are labelled: there is nothing to choose.")
     query_protocol(budget, len(left), method, seed, **changes)
     n = served(budget, len(left))
     drawn = left[:audit_part(len(pool.labelled), n, share)]
