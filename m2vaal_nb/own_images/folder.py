@@ -70,8 +70,9 @@ def known_folder(
     paths = z.names if folder is None else image_paths(folder, ALL_KINDS)
     y_N, classes = read_labels(labels, paths, classes, say=notes.append)
     if z is None: return Known(folder, paths, y_N, classes, tuple(notes))
-    z, more = for_images(z, paths, skip_bad)
-    known = Known(folder, paths, y_N, classes, tuple(notes + more)).only(z.names)
+    z, more = (z, []) if folder is None else for_images(z, paths, skip_bad)
+    known = Known(folder, paths, y_N, classes, tuple(notes + more))
+    if len(z) < len(paths): known = known.only(z.names)
     return replace(known, embeddings=z)
 
 # %% ../../nbs/own_images/folder.ipynb #a2f7f7ac
