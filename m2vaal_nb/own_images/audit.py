@@ -87,13 +87,12 @@ def audited_images(
     query_protocol(budget, len(left), method, seed, **changes)
     n = served(budget, len(left))
     drawn = left[:audit_part(len(pool.labelled), n, share)]
-    blank = dict(predicted=None, probability=None, score=None)
-    parts = [pd.DataFrame(dict(id=drawn, **blank, audit=True))]
+    chosen = pd.DataFrame(columns=['id', 'predicted', 'probability', 'score'])
     if len(drawn) < n:
         others = replace(pool, ids=np.setdiff1d(pool.ids, drawn))
         chosen = next_images(others, n - len(drawn), method, seed, **changes)
-        parts.append(chosen.assign(audit=False))
-    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+    ids = np.concatenate([drawn, chosen.id]).astype(np.int64)
+    return chosen.set_index('id').reindex(ids).reset_index().assign(audit=np.isin(ids, drawn))
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10031
 CURVE = dict(eighth=1/8, quarter=1/4, half=1/2, all=1.) # Parts of the labels to learn from
