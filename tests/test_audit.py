@@ -2,6 +2,7 @@
 import re, unicodedata
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from m2vaal_nb.experiments import protocol_for
@@ -10,6 +11,7 @@ from m2vaal_nb.own_images import audit as module
 from m2vaal_nb.own_images.audit import (
     LEAST, Audit, audit_ids, audit_order, audit_part, audit_run, audit_says, audited_images, class_table, cross_fit, curve,
     does_choosing_help, held_out, how_accurate, label_probabilities, learned_from, suspects, when_to_stop, whether_choosing, wilson)
+from m2vaal_nb.own_images.folder import COLUMNS, query_folder
 from m2vaal_nb.own_images.query import known_pool
 from m2vaal_nb.own_images.report import (
     MOST, SAME, as_vectors, confusions, doubts, findings, folder_picture, is_report, most_alike, owners, page, twins, write_report)
@@ -337,6 +339,63 @@ def test_pictures_of_a_folder(tmp_path):
     look = folder_picture(tmp_path, ['a.jpg', 'b.png', 'c.png', 'gone.png'])
     assert look(0).mode == 'RGB' and look(1).mode == 'L' and look(2) is look(3) is None
     assert folder_picture(None, ['a.jpg'])(0) is None
+
+# --- a query with an audit and a report ---
+@pytest.fixture
+def shades(tmp_path, monkeypatch):
+    "Sixty images of three shades, and embeddings of them; everything in the working folder. What they are."
+    monkeypatch.chdir(tmp_path)
+    g, pool = np.random.default_rng(0), blobs(60, 0)[0]
+    (tmp_path/'photos').mkdir()
+    names = [f'{i:02} <b>.png' for i in range(60)]
+    for i,name in enumerate(names): Image.fromarray((80*(i % 3) + g.integers(40, size=(8, 8))).astype(np.uint8)).save(tmp_path/'photos'/name)
+    np.savez(tmp_path/'h.npz', names=names, embeddings=pool.x.numpy())
+    return pd.Series([['cat', 'dog', 'hen'][i % 3] for i in range(60)], names)
+
+def label(truth, batch):
+    "Somebody labels a batch; every CSV so far."
+    n = len([*Path('.').glob('done*.csv')])
+    pd.DataFrame(dict(image=batch.image, label=truth[batch.image].values)).to_csv(f'done{n}.csv', index=False)
+    return [f'done{i}.csv' for i in range(n + 1)]
+
+def test_labelling_with_an_audit(shades):
+    "Batch after batch: a fifth follows the order, whatever seed a query has, and from ten images on there are numbers."
+    labels, order, said = [], [shades.index[i] for i in audit_order(shades.index)], []
+    for b,parts in enumerate([5, 1, 1, 1, 1, 1, 1]):
+        batch = query_folder('photos', labels, 5, embeddings='h.npz', classes=['cat', 'dog', 'hen'], seed=b, audit=.2, report='r.html', say=said.append)
+        assert list(batch) == COLUMNS == pd.read_csv('next.csv').columns.tolist() and len(batch) == 5
+        done = pd.concat([pd.read_csv(f) for f in labels]).image.tolist() if labels else []
+        waiting = [name for name in order if name not in done]
+        assert batch.image[:parts].tolist() == waiting[:parts] and batch.predicted.notna().tolist() == [False]*parts + [True]*(5 - parts)
+        assert (f'{parts} drawn at random, to measure, then the others' in ' '.join(said[-3:])) == (b > 0)
+        check_page(Path('r.html').read_text())
+        labels = label(shades, batch)
+    assert any(re.match('Accuracy .* measured on 1[0-9] images drawn at random', line) for line in said)
+    assert 'Accuracy' in Path('r.html').read_text() and said[-1] == 'r.html: what is known, and why these images.'
+
+def test_an_audit_of_pixels_says_what_it_costs(shades):
+    labels = label(shades, pd.DataFrame(dict(image=shades.index[audit_order(shades.index)[:14]])))
+    said = []
+    query_folder('photos', labels, 4, audit=.5, report='r.html', steps=1, say=said.append)
+    assert 'The audit takes 12 trainings.' in said
+    assert 'data:image/jpeg' in Path('r.html').read_text() and 'stands for' in Path('r.html').read_text()
+    everything = label(shades, pd.DataFrame(dict(image=shades.index)))
+    query_folder('photos', everything[-1:], 4, audit=.5, report='r.html', steps=1, out='never.csv', say=said.append)
+    assert 'All images are labelled.' in Path('r.html').read_text() and not Path('never.csv').exists()
+
+def test_a_report_without_an_audit(shades):
+    labels = label(shades, pd.DataFrame(dict(image=shades.index[:12])))
+    query_folder('photos', labels, 4, embeddings='h.npz', report='r.html', say=str)
+    assert 'no part of the labels was drawn at random' in Path('r.html').read_text()
+
+@pytest.mark.parametrize('asked, says', [
+    (dict(audit=0), '`share` is 0'), (dict(audit=20), '`share` is 20'), (dict(audit='.2'), "`share` is '.2'"),
+    (dict(report='next.csv'), 'cannot be both, the choice and its report'), (dict(report='photos'), 'is a folder'),
+    (dict(report='mine.html'), 'mine.html would be lost'), (dict(report='photos/00 <b>.png'), 'would be lost')])
+def test_what_is_wrong_is_said_before_anything_is_written(shades, asked, says):
+    Path('mine.html').write_text('<!doctype html><p>mine</p>')
+    with pytest.raises(ValueError, match=says): query_folder('photos', embeddings='h.npz', say=str, **asked)
+    assert Path('mine.html').read_text() == '<!doctype html><p>mine</p>' and not Path('next.csv').exists()
 
 @pytest.mark.lab
 @pytest.mark.parametrize('width', [1280, 390])
