@@ -8,9 +8,10 @@ from PIL import Image
 from m2vaal_nb.experiments import protocol_for
 from m2vaal_nb.loop import Protocol
 from m2vaal_nb.own_images import audit as module
+from m2vaal_nb.own_images.accuracy import predictions
 from m2vaal_nb.own_images.audit import (
     LEAST, Audit, audit_ids, audit_order, audit_part, audit_run, audit_says, audited_images, class_table, cross_fit, curve,
-    does_choosing_help, held_out, how_accurate, label_probabilities, learned_from, suspects, when_to_stop, whether_choosing, wilson)
+    does_choosing_help, how_accurate, label_probabilities, learned_from, suspects, when_to_stop, whether_choosing, wilson)
 from m2vaal_nb.own_images.folder import COLUMNS, query_folder
 from m2vaal_nb.own_images.query import known_pool
 from m2vaal_nb.own_images.report import (
@@ -145,8 +146,8 @@ def test_nothing_is_judged_that_was_learned_from(n, monkeypatch):
     seen = []
     def record(pool, p, seed, train, test):
         seen.append((set(pool.labelled[train]), set(pool.labelled[test])))
-        return held_out(pool, p, seed, train, test)
-    monkeypatch.setattr(module, 'held_out', record)
+        return predictions(pool, p, seed, train, test)
+    monkeypatch.setattr(module, 'predictions', record)
     found = cross_fit(pool, measure, protocol_for(Protocol(), LINEAR))
     assert found.table.id.tolist() == measure.tolist() and len(seen) == 30
     tests = [tests for _,tests in seen[::6]]

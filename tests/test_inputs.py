@@ -249,7 +249,7 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
         'own_images.query.at_random', 'own_images.query.picked', 'own_images.accuracy.predictions', 'own_images.accuracy.label_folds',
         'own_images.labelled_folder.'),
     'parts of an audit and of a report, behind their doors': ('own_images.audit.Audit', 'own_images.audit.wilson', 'own_images.audit.audit_run', 'own_images.audit.audit_part', 'own_images.audit.audit_ids',
-        'own_images.audit.held_out', 'own_images.audit.one_fold', 'own_images.report.'),
+        'own_images.audit.one_fold', 'own_images.report.'),
     'parts of a run, of a start and of an engine, behind their doors': ('data.even_shares', 'foundations.chance.epoch_rows',
         'loop.Buying', 'loop.Training', 'loop.pick', 'loop.dry_run', 'scale.workers.Patience', 'scale.workers.Crew',
         'scale.workers.on_workers', 'scale.lockstep.in_lockstep', 'interop.scikit_activeml.spread'),
