@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CURVE', 'LEAST', 'TOO_EARLY', 'audit_order', 'audit_run', 'audit_part', 'audit_ids', 'audited_images', 'audit_plan',
-           'n_trainings', 'held_out', 'learned_from', 'Audit', 'one_fold', 'cross_fit', 'wilson', 'class_table',
-           'how_accurate', 'in_points', 'whether_choosing', 'does_choosing_help', 'when_to_stop', 'curve', 'audit_says',
+           'n_trainings', 'learned_from', 'Audit', 'one_fold', 'cross_fit', 'wilson', 'class_table', 'how_accurate',
+           'in_points', 'whether_choosing', 'does_choosing_help', 'when_to_stop', 'curve', 'audit_says',
            'label_probabilities', 'suspects']
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10004
@@ -22,11 +22,10 @@ from ..foundations.display import progress
 from ..foundations.inputs import as_int, as_number, as_probs
 from ..foundations.names import normal_name
 from ..data import Pool
-from ..losses import LEARNERS
-from ..loop import Protocol, predict
-from .accuracy import interval, label_folds, whether_more
+from ..loop import Protocol
+from .accuracy import interval, label_folds, predictions, whether_more
 from .labels import listed
-from .query import known_pool, next_images, query_protocol, served, trained
+from .query import next_images, query_protocol, served
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10011
 def audit_order(
@@ -112,19 +111,6 @@ def n_trainings(
     return folds*(len(parts) + 2)
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10033
-def held_out(
-    pool:Pool, # Images, and the labels that are known
-    p:Protocol, # What to train
-    seed:int, # Run seed
-    train:np.ndarray, # Places among the labels to learn from
-    test:np.ndarray, # Places among the labels to predict
-)->Tensor: # (len(test), C) class probabilities
-    "What is predicted of some labelled images from the labels of others."
-    learner, x_L = LEARNERS[p.learner], pool.x[torch.as_tensor(pool.labelled)]
-    if learner.fit: known = known_pool(x_L[train], pool.y[train], pool.classes)
-    else: known = replace(pool, labelled=pool.labelled[train], y=pool.y[train])
-    return predict(trained(known, p, seed), learner, x_L[test])['p']
-
 def learned_from(
     others:np.ndarray, # (m,) labels outside the audit
     rest:np.ndarray, # Labels of the audit without a fold
@@ -154,7 +140,7 @@ def one_fold(
     test:np.ndarray, # Places among the labels to predict
 )->pd.DataFrame: # As in an audit
     "What each model makes of the images of one fold."
-    best = {name: held_out(pool, p, seed, train, test).max(-1) for name,train in sets.items()}
+    best = {name: predictions(pool, p, seed, train, test).max(-1) for name,train in sets.items()}
     guess = {name: q.indices.numpy() for name,q in best.items()}
     names = np.array(pool.classes, object)
     y, probability = pool.y[test], best['all'].values.numpy()
@@ -313,7 +299,7 @@ def label_probabilities(
     folds, seed = audit_plan(pool)[0], as_int(seed, 'seed', low=0)
     p_L_C = torch.empty(len(pool.y), len(pool.classes))
     for train,test in progress(label_folds(pool.y, folds, seed), 'labels', folds):
-        p_L_C[test] = held_out(pool, p, seed, train, test)
+        p_L_C[test] = predictions(pool, p, seed, train, test)
     return p_L_C
 
 def suspects(
