@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
+from m2vaal_nb.cli import m2vaal_query
 from m2vaal_nb.experiments import protocol_for
 from m2vaal_nb.loop import Protocol
 from m2vaal_nb.own_images import audit as module
@@ -389,8 +390,21 @@ def test_a_report_without_an_audit(shades):
     query_folder('photos', labels, 4, embeddings='h.npz', report='r.html', say=str)
     assert 'no part of the labels was drawn at random' in Path('r.html').read_text()
 
+def test_the_command(shades, monkeypatch, capsys):
+    def command(*words):
+        monkeypatch.setattr('sys.argv', ['m2vaal_query', *words])
+        m2vaal_query()
+        return capsys.readouterr().out
+    label(shades, pd.DataFrame(dict(image=shades.index[audit_order(shades.index)[:14]])))
+    out = command('photos', '--labels', 'done0.csv', '--embeddings', 'h.npz', '--budget', '10', '--audit', '.2', '--report', 'r.html')
+    assert 'next.csv: the 10 images to label next, 2 drawn at random, to measure, then the others' in out and 'measured on 14 images drawn at random' in out
+    check_page(Path('r.html').read_text())
+    for audit in 'a fifth', '20', 'nan':
+        with pytest.raises(SystemExit): command('photos', '--audit', audit, '--out', 'never.csv')
+    assert not Path('never.csv').exists()
+
 @pytest.mark.parametrize('asked, says', [
-    (dict(audit=0), '`share` is 0'), (dict(audit=20), '`share` is 20'), (dict(audit='.2'), "`share` is '.2'"),
+    (dict(audit=0), '`audit` is 0'), (dict(audit=20), '`audit` is 20'), (dict(audit='.2'), "`audit` is '.2'"),
     (dict(report='next.csv'), 'cannot be both, the choice and its report'), (dict(report='photos'), 'is a folder'),
     (dict(report='mine.html'), 'mine.html would be lost'), (dict(report='photos/00 <b>.png'), 'would be lost')])
 def test_what_is_wrong_is_said_before_anything_is_written(shades, asked, says):

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..foundations.files import check_folder, write_whole
+from ..foundations.inputs import as_number
 from ..foundations.machine import pick_device
 from ..data import Pool
 from ..samplers import SAMPLERS, SCORES
@@ -23,7 +24,7 @@ from ..interop.label_studio import (
     is_config, is_tasks, label_studio_config, label_studio_tasks)
 from .accuracy import advice, cross_validate
 from .audit import (
-    LEAST, Audit, audit_ids, audit_part, audit_run, audit_says, audited_images, cross_fit, n_trainings)
+    LEAST, Audit, audit_ids, audit_run, audit_says, audited_images, cross_fit, n_trainings)
 from .embeddings import Embeddings, for_images, read_embeddings
 from .files import KINDS, image_paths
 from .images import how_seen, notes_on, see_images, square
@@ -143,7 +144,7 @@ def checked(
     query.protocol(known)
     if known.embeddings and query.changes:
         raise ValueError(f"No net is trained on embeddings: {', '.join(query.changes)} is for images alone.")
-    if query.audit is not None: audit_part(0, query.budget, query.audit)
+    if query.audit is not None: as_number(query.audit, 'audit', low=.01, high=1)
     files = query.files if known.left else []
     if len(set(files)) < len(files):
         raise ValueError(f"{files[0]} cannot be both, a CSV and Label Studio's: name two files.")
