@@ -312,15 +312,15 @@ def dashed(
 # %% ../nbs/cli.ipynb #5a930e60
 @dashed
 def m2vaal_query(
-    images:Param('A folder of images; subfolders are searched too. May be left out with --embeddings', str, opt=False, nargs='?')=None,
+    images:Param('A folder of images, with its subfolders; optional with --embeddings', str, opt=False, nargs='?')=None,
     labels:str=None, # A CSV (image,label), an export of Label Studio, the word folders, or several with commas
     budget:str='20', # How many images to choose
-    method:str=None, # margin for images, linear_doubt_herding for embeddings; or m2_vaal_no_adv, random, entropy, vaal, linear_margin, ...
+    method:str=None, # margin for images, linear_doubt_herding for embeddings; or random, vaal, linear_badge, ...
     out:str='next.csv', # The choice, best first where the method ranks, with an empty column label to fill in
     label_studio:str=None, # The same as tasks for Label Studio (JSON), its labelling interface beside it (.xml)
     classes:str=None, # All classes, with commas, in double quotes where they hold one; by default those of the labels
     embeddings:str=None, # What a net said of the images: .npz, .npy with names in .txt, .pt, .csv, .parquet
-    audit:str=None, # Part of the labels, such as .2, that is drawn at random and says how good the predictions are
+    audit:str=None, # Part of the labels, such as .2, drawn at random to say how good the predictions are
     report:str=None, # An HTML file on what is known, and why these images were chosen
     size:str=None, # Pixels a side that images are shrunk to; by default as the first image, at most 64
     steps:str=None, # Training steps; by default 200, 400 above 500 labels
@@ -333,10 +333,12 @@ def m2vaal_query(
     with one_sentence_errors('m2vaal_query', 'Files are written whole or not at all: give the command again.'):
         numbers = given(size=size, steps=steps)
         budget, seed = parse_int(budget, '--budget'), parse_int(seed, '--seed')
-        if audit is not None: audit = parse_number(audit, '--audit')
         from m2vaal_nb.own_images.folder import query_folder
-        query_folder(images, split_names(labels or ''), budget, method, out, label_studio, split_names(classes or ''), url=url,
-                     seed=seed, device=device, skip_bad=skip_bad, embeddings=embeddings, audit=audit, report=report, say=say, **numbers)
+        labels, classes = split_names(labels or ''), split_names(classes or '')
+        if audit is not None: audit = parse_number(audit, '--audit')
+        query_folder(images, labels, budget, method, out, label_studio, classes, url=url, seed=seed,
+                     device=device, skip_bad=skip_bad, embeddings=embeddings, audit=audit, report=report,
+                     say=say, **numbers)
 
 # %% ../nbs/cli.ipynb #96468db0
 @dashed

@@ -141,9 +141,9 @@ def checked(
     known:Known, # Of the folder
 )->Query: # The same
     "A request that can be served, as far as is known before any image is read; `ValueError` otherwise."
-    query.protocol(known)
     if known.embeddings and query.changes:
         raise ValueError(f"No net is trained on embeddings: {', '.join(query.changes)} is for images alone.")
+    query.protocol(known)
     if query.audit is not None: as_number(query.audit, 'audit', low=.01, high=1)
     files = query.files if known.left else []
     if len(set(files)) < len(files):
@@ -254,7 +254,7 @@ def judged(
     found = cross_validate(pool, query.slug(known), seed=query.seed, **query.training(known))
     return advice(found, classes=known.classes)
 
-# %% ../../nbs/own_images/folder.ipynb #21514319
+# %% ../../nbs/own_images/folder.ipynb #2512eed5
 def audit_of(
     pool:Pool, # Images, and the labels that are known
     known:Known, # Of its images
