@@ -248,6 +248,8 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
         'own_images.images.fill', 'own_images.images.Seen', 'own_images.images.flat_rows', 'own_images.query.served',
         'own_images.query.at_random', 'own_images.query.picked', 'own_images.accuracy.predictions', 'own_images.accuracy.label_folds',
         'own_images.labelled_folder.'),
+    'parts of an audit and of a report, behind their doors': ('own_images.audit.Audit', 'own_images.audit.wilson', 'own_images.audit.audit_run', 'own_images.audit.audit_part', 'own_images.audit.audit_ids',
+        'own_images.audit.one_fold', 'own_images.report.'),
     'parts of a run, of a start and of an engine, behind their doors': ('data.even_shares', 'foundations.chance.epoch_rows',
         'loop.Buying', 'loop.Training', 'loop.pick', 'loop.dry_run', 'scale.workers.Patience', 'scale.workers.Crew',
         'scale.workers.on_workers', 'scale.lockstep.in_lockstep', 'interop.scikit_activeml.spread', 'interop.scikit_activeml.FeaturesOnly',
@@ -343,6 +345,10 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'own_images.query.query_protocol': (dict(left=6, method='margin'),),
     'own_images.query.next_images': (lambda: dict(pool=toy().pool, steps=1),),
     'own_images.accuracy.cross_validate': (lambda: dict(pool=toy().pool, steps=1),),
+    'own_images.audit.audit_order': (dict(names='abc'),),
+    'own_images.audit.audited_images': (lambda: dict(pool=toy().pool, order=toy().pool.ids, steps=1),),
+    'own_images.audit.cross_fit': (lambda: dict(pool=toy().pool, measure=toy().pool.labelled, p=toy().p),),
+    'own_images.audit.label_probabilities': (lambda: dict(pool=toy().pool, p=toy().p),),
     'interop.modal.modal_query': (lambda: dict(learner=Known, X_pool=z_6_2),),
     'interop.views.view_of': (lambda: dict(model=Known.estimator, X_N=z_6_2, X_L=z_6_2, y_L=y_6),), # labels may be of any type
     'interop.tensorboard.picked_images': (lambda: dict(line=dict(queried=[3, 1, 2], method='a', seed=0), data=toy().data),),
@@ -424,7 +430,7 @@ def shown_as(a):
     if inspect.isfunction(a): return a(np.array([2, 0])).tolist()
     return [[np.asarray(image.get_array()).tolist() for image in ax.get_images()] + [ax.get_title()] for ax in a.axes]
 
-SLOW = ('paper.', 'own_images.folder.', 'own_images.accuracy.') # they draw or train, so a few forms stand for all
+SLOW = ('paper.', 'own_images.folder.', 'own_images.accuracy.', 'own_images.audit.') # they draw or train, so a few forms stand for all
 FEW = {'tensor', 'reversed', 'pandas', 'bfloat16', 'with gradients', np.int8, torch.tensor}
 
 @pytest.mark.parametrize('name, param, kind', [*tried()])
