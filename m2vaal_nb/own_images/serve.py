@@ -170,7 +170,7 @@ def fitted(
     place_N[order] = np.arange(len(order))/max(1, len(order))
     return Model(version_of(y_N, rows, control, recipe), control, order, place_N, p_N_C)
 
-# %% ../../nbs/own_images/serve.ipynb #ba23a205
+# %% ../../nbs/own_images/serve.ipynb #4ab9bc31
 LONGEST = 300 # Seconds after which something that went wrong is tried again, at the latest
 
 class Backend:
@@ -189,7 +189,7 @@ class Backend:
         self.model, self.shown = None, None # Its version, once Label Studio has its predictions
         self.tasks = None # Number of each image's task, where Label Studio was asked
         self.asks, self.ends = studio is not None, False
-        self.lock, self.new, self.idle = Lock(), Event(), Event()
+        self.lock, self.turn, self.new, self.idle = Lock(), Lock(), Event(), Event()
         self.new.set()
         if self.state.project is not None: learn(self)
     def keep(self, change:Callable):
@@ -226,20 +226,21 @@ class Backend:
             with self.lock:
                 if not self.new.is_set(): self.idle.set()
 
-# %% ../../nbs/own_images/serve.ipynb #978a9cb9
+# %% ../../nbs/own_images/serve.ipynb #0d6229da
 def learn(
     backend:Backend, # Its project is known
 ):
     "Train on what is known now, unless that is what the model has learned from."
-    state, tasks, began = backend.state, backend.tasks, time.perf_counter()
-    control, paths = class_choices(state.config), [*backend.row]
-    y_N = known_labels(state, paths, control.classes)
-    rows = np.arange(len(paths)) if tasks is None else np.flatnonzero([path in tasks for path in paths])
-    version = version_of(y_N, rows, control, backend.recipe)
-    if backend.model and backend.model.version == version: return
-    backend.model = fitted(backend.h, y_N, control, backend.recipe, rows)
-    n, secs = (y_N >= 0).sum(), time.perf_counter() - began
-    backend.say(f'{n} labels, {len(backend.model.order)} images left: {version}, in {secs:.1f} s')
+    with backend.turn:
+        state, tasks, began = backend.state, backend.tasks, time.perf_counter()
+        control, paths = class_choices(state.config), [*backend.row]
+        y_N = known_labels(state, paths, control.classes)
+        rows = np.arange(len(paths)) if tasks is None else np.flatnonzero([path in tasks for path in paths])
+        version = version_of(y_N, rows, control, backend.recipe)
+        if backend.model and backend.model.version == version: return
+        backend.model = fitted(backend.h, y_N, control, backend.recipe, rows)
+    n, left, secs = (y_N >= 0).sum(), len(backend.model.order), time.perf_counter() - began
+    backend.say(f'{version}: {n} labels, {left} images left, {secs:.1f} s')
 
 # %% ../../nbs/own_images/serve.ipynb #0bbf0d4f
 def ask_all(
@@ -472,7 +473,7 @@ def read_features(
         raise ValueError(f"{path} names an image twice.")
     return [*matched.values()], torch.nn.functional.normalize(h_N_D, dim=1)
 
-# %% ../../nbs/own_images/serve.ipynb #150477e0
+# %% ../../nbs/own_images/serve.ipynb #16bbf636
 def listening(
     host:str, # Name or address
     port:int, # 0 for any that is free
@@ -502,7 +503,9 @@ def serve(
     if not is_own(host) and not token:
         raise ValueError(f"At {host} others can reach this server: it needs a token (--token).")
     checked_recipe(recipe)
-    import uvicorn # of the extra `serve`
+    try: import starlette, uvicorn
+    except ImportError:
+        raise ImportError("The server needs starlette and uvicorn: pip install 'm2vaal_nb[serve]' brings them.") from None
     kept = Path(kept or Path(embeddings).with_suffix('.labels.json'))
     check_folder(kept.parent)
     paths, h_N_D = read_features(embeddings, image_paths(folder))
