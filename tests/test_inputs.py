@@ -421,7 +421,7 @@ def shown_as(a):
 SLOW = ('paper.', 'own_images.folder.', 'own_images.accuracy.') # they draw or train, so a few forms stand for all
 FEW = {'tensor', 'reversed', 'pandas', 'bfloat16', 'with gradients', np.int8, torch.tensor}
 
-@pytest.mark.parametrize('name, param, kind', tried())
+@pytest.mark.parametrize('name, param, kind', [*tried()])
 @pytest.mark.filterwarnings('ignore')
 def test_every_form_passes_every_door(name, param, kind, tmp_path):
     value = (DOORS[name][1:2] or ({},))[0].get(param, KINDS[kind][0])
@@ -432,7 +432,7 @@ def test_every_form_passes_every_door(name, param, kind, tmp_path):
         given = make(value, tmp_path/f'form-{i}')
         assert alike(plain, called(name, tmp_path/str(i), **{param: given})), form
 
-@pytest.mark.parametrize('name, param, kind', tried())
+@pytest.mark.parametrize('name, param, kind', [*tried()])
 @pytest.mark.filterwarnings('ignore')
 def test_no_door_lets_anything_bad_in(name, param, kind, tmp_path):
     value = (DOORS[name][1:2] or ({},))[0].get(param, KINDS[kind][0])

@@ -20,8 +20,8 @@ from ..foundations.files import write_whole
 from ..foundations.inputs import as_budget, as_int, as_name
 from ..foundations.machine import one_thread, provenance
 from ..scale.benchmark import memory
-from .cover import SIGMA
-from .strategies import badge_rows, coreset_rows, herding_rows, probcover_rows, typiclust_rows
+from .cover import SIGMA, herding_rows
+from .strategies import badge_rows, coreset_rows, probcover_rows, typiclust_rows
 
 # %% ../../nbs/beyond/strategies_speed.ipynb #1dcbe4bd
 LABELLED, CLUSTERS = 500, 40
