@@ -89,7 +89,7 @@ def augmented(
     flip:bool=True, # Whether half of them are mirrored
 )->Tensor: # Like x
     "Another look at each image."
-    gamma = uniform(g, len(x), 1, 1, 1, low=-.7, high=.7).exp()
+    gamma = uniform(g, *x.shape[:2], 1, 1, low=-.7, high=.7).exp()
     lit = moved(x, g, flip).clamp(1e-6, 1)**gamma
     return erased(lit, g)
 

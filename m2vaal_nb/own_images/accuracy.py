@@ -19,7 +19,7 @@ from ..losses import LEARNERS
 from ..loop import Protocol, predict
 from ..experiments import protocol_for
 from .labels import listed
-from .query import trained
+from .query import known_pool, method_for, trained
 
 # %% ../../nbs/own_images/accuracy.ipynb #97109fe0
 def predictions(
@@ -30,10 +30,11 @@ def predictions(
     test:np.ndarray, # Places among the labels to predict
 )->np.ndarray: # Class numbers
     "What is predicted of some labelled images from the labels of others."
-    known = replace(pool, labelled=pool.labelled[train], y=pool.y[train])
+    learner, x_L = LEARNERS[p.learner], pool.x[pool.labelled]
+    if learner.fit: known = known_pool(x_L[train], pool.y[train], pool.classes)
+    else: known = replace(pool, labelled=pool.labelled[train], y=pool.y[train])
     nets = trained(known, p, seed)
-    x_T = pool.x[pool.labelled[test]]
-    found = predict(nets, LEARNERS[p.learner], x_T)
+    found = predict(nets, learner, x_L[test])
     return found['p'].argmax(-1).numpy()
 
 # %% ../../nbs/own_images/accuracy.ipynb #702cbe72
@@ -53,12 +54,13 @@ def label_folds(
 # %% ../../nbs/own_images/accuracy.ipynb #191c05bb
 def cross_validate(
     pool:Pool, # Images, and the labels that are known
-    method:str='margin', # Slug of a method
+    method:str|None=None, # Slug of a method; by default margin on images, linear_doubt_herding on features
     folds:int=3, # 2 to half of the labels
     seed:int=0, # Run seed; fixes the folds too
     **changes, # Fields of the protocol
 )->pd.DataFrame: # A row a label: label, predicted, and whether it was right from half and all of the others
     "What is predicted of labelled images when their labels are held out."
+    method = method_for(method, pool.x.ndim == 2)
     p = protocol_for(Protocol(**changes), method)
     folds, seed = as_int(folds, 'folds'), as_int(seed, 'seed', low=0)
     g = np.random.default_rng(seed)
