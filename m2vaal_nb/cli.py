@@ -328,7 +328,7 @@ def m2vaal_query(
 @dashed
 def m2vaal_serve(
     images:str, # A folder of images; subfolders are searched too
-    embeddings:str=None, # Their features: an archive of NumPy (.npz) with names and embeddings
+    embeddings:str=None, # A file of their embeddings (.npz, .npy, .pt, .csv or .parquet)
     state:str=None, # What people said is kept there; by default beside the embeddings, ending in .labels.json
     host:str='127.0.0.1', # Where to listen; elsewhere than on this machine alone only with a token
     port:str='9090', # 0 for any that is free
@@ -343,7 +343,7 @@ def m2vaal_serve(
     with one_sentence_errors('m2vaal_serve', 'What was answered is kept: the same command goes on.'):
         numbers = given(port=port, ahead=ahead, seed=seed)
         key = api_key or os.environ.get('LABEL_STUDIO_API_KEY')
-        if not embeddings: raise ValueError("--embeddings must name the features of the images (.npz).")
+        if not embeddings: raise ValueError("--embeddings must name a file of embeddings of the images.")
         if label_studio and not key:
             raise ValueError("--label-studio needs an access token: --api-key, or $LABEL_STUDIO_API_KEY.")
         from m2vaal_nb.interop.label_studio_api import LabelStudio

@@ -12,8 +12,11 @@ from conftest import ROOT
 from m2vaal_nb.cli import m2vaal_serve
 from m2vaal_nb.interop.label_studio import label_studio_config
 from m2vaal_nb.interop.label_studio_api import LabelStudio
-from m2vaal_nb.interop.label_studio_ml import Answer, as_request, class_choices, prediction, task_images
-from m2vaal_nb.own_images import serve as module
+from m2vaal_nb.interop.label_studio_ml import Answer, class_choices, task_images
+from m2vaal_nb.own_images import relearn, serve as module
+from m2vaal_nb.own_images.embeddings import read_embeddings
+from m2vaal_nb.own_images.query import known_pool, next_images
+from m2vaal_nb.own_images.relearn import *
 from m2vaal_nb.own_images.serve import *
 
 CLASSES = 'cat', 'dog', 'hen'
@@ -119,12 +122,11 @@ def test_an_order_from_the_first_question_on(h, tmp_path):
 @pytest.mark.parametrize('ahead', [1, 5, 53, 54, 55, 1000])
 @pytest.mark.parametrize('method', ['linear_doubt_herding', 'linear_margin', 'linear_random', 'linear_coreset'])
 def test_the_order_begins_with_what_is_picked(h, ahead, method):
-    from m2vaal_nb.own_images.query import next_images
     y_N = np.where(np.arange(N) < 6, TRUTH, -1)
     model = fitted(h, y_N, class_choices(CONFIG), Recipe(method, ahead))
     assert sorted(model.order) == list(range(6, N))
     budget = min(ahead, N - 6)
-    picks = next_images(module.known_pool(h, y_N, CLASSES), budget, method).id
+    picks = next_images(known_pool(h, y_N, CLASSES), budget, method).id
     assert model.order[:budget].tolist() == picks.tolist()
 
 @pytest.mark.parametrize('n, rows', [(N, None), (1, [0]), (1, [1]), (N - 1, None), (3, [])])
@@ -134,6 +136,12 @@ def test_much_or_little_is_left(h, n, rows):
     model = fitted(h, y_N, class_choices(CONFIG), rows=rows)
     left = range(n, N) if rows is None else [r for r in rows if r >= n]
     assert sorted(model.order) == list(left) and (model.place_N[:n] == 1).all() and model.p_N_C.shape == (N, 3)
+
+def test_half_precision(h):
+    "In which a million features are kept."
+    y_N = np.where(np.arange(N) < 6, TRUTH, -1)
+    model = fitted(h.half(), y_N, class_choices(CONFIG))
+    assert (model.p_N_C.argmax(1).numpy() == TRUTH).mean() > .9
 
 def test_one_image(h):
     for y in -1, 0:
@@ -220,7 +228,7 @@ def test_a_full_disk_keeps_nothing_and_says_so(h, tmp_path, monkeypatch):
         assert client.post('/webhook', json=created(0)).status_code == 200
         def full(*_): raise OSError(28, 'No space left on device')
         with monkeypatch.context() as m:
-            m.setattr(module, 'write_whole', full)
+            m.setattr(relearn, 'write_whole', full)
             answer = client.post('/webhook', json=created(1))
         assert answer.status_code == 507 and 'No space left' in answer.json()['error']
         assert labels(b) == {'00.png': 'cat'} and read_state(tmp_path/'kept.json') == b.state
@@ -400,24 +408,7 @@ def test_label_studio_is_down(h, tmp_path, studio):
         back.shutdown()
         back.server_close()
 
-# --- features, and a real process ---
-def archive(path, **held):
-    np.savez(path, **held)
-    return path
-
-@pytest.mark.parametrize('held, says', [
-    (dict(names=['00.png']), 'names and embeddings'), (dict(names=['00.png'], embeddings=np.ones((2, 3))), 'must have 1 rows'),
-    (dict(names=['00.png'], embeddings=np.full((1, 3), np.nan)), 'must be finite'), (dict(names=['zz.png'], embeddings=np.ones((1, 3))), 'no image zz.png'),
-    (dict(names=['00.png', '00.png'], embeddings=np.ones((2, 3))), 'twice'), (dict(names=np.array(['00.png'], object), embeddings=np.ones((1, 3))), 'names and embeddings'),
-    (dict(names=['00.png'], embeddings=np.ones(3)), 'must have shape')])
-def test_features_that_are_none(tmp_path, held, says):
-    with pytest.raises(ValueError, match=says): read_features(archive(tmp_path/'z.npz', **held), PATHS)
-
-def test_no_archive(tmp_path):
-    (tmp_path/'z.npz').write_text('image,label')
-    for path, says in ((tmp_path/'z.npz', 'names and embeddings'), (tmp_path/'none.npz', 'no file'), (tmp_path, 'names and embeddings')):
-        with pytest.raises(ValueError, match=says): read_features(path, PATHS)
-
+# --- a real process ---
 class Process:
     "The command, as a shell starts it."
     def __init__(self, folder, *words):
@@ -448,7 +439,7 @@ class Process:
 def photos(h, tmp_path):
     (tmp_path/'photos').mkdir()
     for path in PATHS: Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path/'photos'/path)
-    archive(tmp_path/'z.npz', names=PATHS, embeddings=h)
+    np.savez(tmp_path/'z.npz', names=PATHS, embeddings=h)
     return tmp_path
 
 def test_killed_in_the_middle_and_started_again(photos, capsys):
@@ -468,11 +459,11 @@ def test_killed_in_the_middle_and_started_again(photos, capsys):
         p.p.send_signal(signal.SIGINT)
         _, said = p.p.communicate(timeout=30)
         assert p.p.returncode == 130 and said == 'm2vaal_serve: interrupted. What was answered is kept: the same command goes on.\n'
-    _, as_read = read_features(photos/'z.npz', PATHS)
+    as_read = read_embeddings(photos/'z.npz').h_N_D
     assert again == answer_predict(backend_of(as_read, kept), asked(*range(N)))
 
 @pytest.mark.parametrize('words, says', [
-    (dict(host='0.0.0.0'), 'needs a token'), (dict(method='vaal'), 'trains nets on images'), (dict(method='vall'), 'Unknown method'),
+    (dict(host='0.0.0.0'), 'needs a token'), (dict(method='vaal'), 'reads images, not features'), (dict(method='vall'), 'Unknown method'),
     (dict(ahead='0'), '`ahead` is 0'), (dict(label_studio='http://127.0.0.1:1'), 'needs an access token'), (dict(port='x'), 'not a whole number'),
     (dict(embeddings='none.npz'), 'no file none.npz'), (dict(images='none'), 'no folder none'), (dict(port='99999'), 'Cannot listen')])
 def test_mistakes_cost_a_sentence(photos, capsys, monkeypatch, words, says):
