@@ -26,7 +26,7 @@ test-lab: need-chromium $(READY) ## run every notebook in JupyterLab in a browse
 test-cluster: $(READY) ## run grids on a local Ray, with workers killed
 	$(BIN)/pytest -q -m cluster --durations=0 tests/test_cluster.py
 
-test-labelstudio: $(STUDIO) $(READY) ## label in a real Label Studio on this machine, and read what it exports
+test-labelstudio: $(STUDIO) $(READY) ## label in a real Label Studio on this machine: read what it exports, answer what it asks
 	$(BIN)/pytest -q -m labelstudio --durations=0 tests/test_label_studio_server.py
 
 need-chromium:
