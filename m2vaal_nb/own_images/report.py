@@ -355,6 +355,8 @@ COLOURS = '''
 line.rule { stroke: var(--edge) }
 rect.rule { fill: var(--edge); opacity: .5 }
 '''
+
+# %% ../../nbs/own_images/report.ipynb #b0d1005c
 PLACES = '''
 * { box-sizing: border-box }
 body { margin: 0 auto; max-width: 76rem; padding: 1rem 1.2rem 3rem;
