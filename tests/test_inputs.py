@@ -247,7 +247,7 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
         'own_images.folder.seen_pool', 'own_images.images.bad_images', 'own_images.images.check_bad', 'own_images.images.check_shape',
         'own_images.images.fill', 'own_images.images.Seen', 'own_images.images.flat_rows', 'own_images.query.served',
         'own_images.query.at_random', 'own_images.query.picked', 'own_images.accuracy.predictions', 'own_images.accuracy.label_folds',
-        'own_images.labelled_folder.'),
+        'own_images.labelled_folder.', 'own_images.relearn.'),
     'parts of a run, of a start and of an engine, behind their doors': ('data.even_shares', 'foundations.chance.epoch_rows',
         'loop.Buying', 'loop.Training', 'loop.pick', 'loop.dry_run', 'scale.workers.Patience', 'scale.workers.Crew',
         'scale.workers.on_workers', 'scale.lockstep.in_lockstep', 'interop.scikit_activeml.spread'),
