@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PIECE', 'HELD', 'LAZY', 'REFERENCE', 'CANDIDATES', 'SIGMA', 'pieces', 'Rows', 'sq_distances', 'nearest', 'checked',
            'first_ranked', 'gauss', 'ball', 'Coverage', 'Cover', 'refresh', 'greedy', 'drawn', 'cover_of', 'cover_rows',
-           'to_cover', 'checked_sizes', 'checked_weights', 'herding_rows', 'cover_gains']
+           'to_cover', 'checked_sizes', 'checked_weights', 'herding_rows', 'alike', 'covering', 'cover_gains']
 
 # %% ../../nbs/beyond/cover.ipynb #c0a29a81
 from collections.abc import Callable
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..foundations.chance import check_seed, tie_ranks
-from ..foundations.inputs import as_budget, as_int, as_latents, as_number, as_scores
+from ..foundations.inputs import as_budget, as_int, as_labels, as_latents, as_number, as_scores
 from ..foundations.machine import one_thread
+from ..data import PoolView
 from ..samplers import blocks
 
 # %% ../../nbs/beyond/cover.ipynb #b82a158c
@@ -316,6 +317,23 @@ def herding_rows(
     "MaxHerding with weights: greedily the rows that cover the pool best, given what is labelled."
     return cover_rows(z_U_D, z_L_D, budget, gauss, sigma, weight_U, n_reference, n_candidates, seed)
 
+# %% ../../nbs/beyond/cover.ipynb #5e0a1d15
+def alike(
+    view:PoolView, # Any
+)->dict: # Kernel and width
+    "What MaxHerding means by covering: to be like a label."
+    return dict(kernel=gauss, width=SIGMA)
+
+def covering(
+    view:PoolView, # Must reveal `z_N_D`, `z_L_D`
+    budget:int, # Labels to buy, 1 to len(view)
+    covers:Callable, # View -> kernel, width, and weights where rows do not count alike
+)->np.ndarray: # (budget,) dataset ids
+    "Pick what covers the pool best."
+    z_N_D, z_L_D = view.need('z_N_D'), view.need('z_L_D')
+    drawn = dict(n_reference=REFERENCE, n_candidates=CANDIDATES, seed=view.seed)
+    return view.ids[cover_rows(z_N_D, z_L_D, budget, **covers(view), **drawn)]
+
 # %% ../../nbs/beyond/cover.ipynb #5e0a1d12
 def cover_gains(
     picks:np.ndarray, # (B,) rows of U, as `cover_rows` picked them with the same arguments
@@ -329,6 +347,8 @@ def cover_gains(
     seed:int=0, # Breaks ties, draws rows
 ): # Yields B times (U,) float64; −∞ for rows that were not drawn
     "What each row would have added, in front of each pick."
+    z_U_D = as_latents(z_U_D)
+    picks = as_labels(picks, n_classes=len(z_U_D), name='Picks')
     with one_thread():
         z_U_D, z_L_D, budget, _ = checked(z_U_D, z_L_D, len(picks), seed)
         cover, candidates, _ = to_cover(z_U_D, z_L_D, budget, kernel, width, weight_U, n_reference, n_candidates, seed)

@@ -17,7 +17,8 @@ from ..data import PoolView
 from ..interop.views import GAINS
 from .cover import SIGMA, checked, cover_gains, gauss, pieces
 from .strategies import (
-    CLUSTERS, COVERS, CROWD, Gradients, badge, coreset, k_means, neighbour_distances, noisy_margins, power_margin, typiclust)
+    CLUSTERS, COVERS, CROWD, Gradients, badge, coreset, k_means, neighbour_distances,
+    noisy_margins, power_margin, typiclust)
 from .feature_learners import tell_labelled
 from .doubt_herding import doubt_herding, doubt_weights
 from ..samplers import SAMPLERS
@@ -87,7 +88,9 @@ GAINS.update({typiclust: typicalities_at_picks, power_margin: noise_at_picks})
 # %% ../../nbs/beyond/guests.ipynb #5e0a1e15
 def cover_at_picks(covers): # View -> kernel, width and weights
     "What each row would add to the cover, in front of each pick."
-    def gains(view, rows): return cover_gains(rows, view.need('z_N_D'), view.need('z_L_D'), **covers(view), seed=view.seed)
+    def gains(view, rows):
+        z_N_D, z_L_D = view.need('z_N_D'), view.need('z_L_D')
+        return cover_gains(rows, z_N_D, z_L_D, **covers(view), seed=view.seed)
     return gains
 
 def doubt_at_picks(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..foundations.chance import rng
+from ..foundations.inputs import as_int, as_number
 from ..foundations.machine import one_thread
 from ..losses import LEARNERS, Learner, kl_std_normal
 from ..loop import Training
@@ -30,7 +31,7 @@ class M2(nn.Module):
         n_classes:int, # C, classes
         n_latent:int=16, # Z, dimensions of the style
         n_hidden:int=64, # Width of encoder and decoder
-        n_guess:int=256, # Width of the classifier
+        n_guess:int=128, # Width of the classifier
     ):
         super().__init__()
         self.classifier = nn.Sequential(
@@ -77,13 +78,17 @@ def unlabelled_cost(
 @dataclass(frozen=True)
 class M2Recipe:
     "How M2 is trained; all values were chosen on MNIST."
-    alpha:float=30. # Weight α of the classification, > 0
+    alpha:float=30. # Weight α of the classification, ≥ 0
     beta:float=1. # Weight of the features' part of the bound; 1 is the true bound
     trust:float=1. # Power to which a propagated prior is raised
-    steps:int=200 # Steps of Adam
-    batch:int=256 # Unlabelled rows in a step
+    steps:int=150 # Steps of Adam
+    batch:int=128 # Unlabelled rows in a step
     batch_L:int=128 # Labelled rows in a step, at the most
     lr:float=2e-2 # Highest learning rate; it falls as a cosine
+
+    def __post_init__(self):
+        for name in ('alpha', 'beta', 'trust', 'lr'): as_number(getattr(self, name), name, low=0)
+        for name in ('steps', 'batch', 'batch_L'): as_int(getattr(self, name), name, low=1)
 
 def batch_loss(
     net:M2, # The model
@@ -171,7 +176,7 @@ def fit_guess(
         train_m2(net, x_U, log_prior.log_softmax(-1), x_L, torch.from_numpy(place_L), recipe)
     return guess
 
-GRAPH = M2Recipe(alpha=1., beta=.3, trust=3., lr=1e-2) # With a propagated prior, chosen on MNIST
+GRAPH = M2Recipe(alpha=1., beta=.3, trust=3., steps=100, batch=256, lr=1e-2) # With a propagated prior, chosen on MNIST
 
 def fit_m1m2(
     t:Training, # What to fit to

@@ -17,6 +17,7 @@ from ..foundations.chance import rng
 from ..foundations.inputs import as_number
 from ..data import DATASETS, Dataset, load_dataset
 from ..experiments import LINEUPS, METHODS, PROTOCOLS, Method, read_results
+from . import m1m2, propagation # add their learners
 from .contrast import Recipe
 from .representation import LEARNED, Learned, add_learned
 from .declared import STRATEGIES, few, slug_of

@@ -61,12 +61,13 @@ def evened(
     power:float=1/4, # 0 leaves variances as they are, 1/2 makes them equal; chosen on MNIST
 )->Evened:
     "How features are seen before distances are taken."
-    h = h_N_D.double()
-    centred = h - h.mean(0)
-    variance, axes = torch.linalg.eigh(centred.T @ centred/len(h))
+    mean = h_N_D.mean(0)
+    centred = h_N_D - mean
+    covariance = centred.T @ centred/len(h_N_D)
+    variance, axes = torch.linalg.eigh(covariance.double())
     least = max(1e-4*variance.max(), 1e-12)     # an axis of nothing but noise stays small
     scaled = axes*variance.clamp_min(least)**-power
-    return Evened(h.mean(0).float(), scaled.float())
+    return Evened(mean, scaled.float())
 
 # %% ../../nbs/beyond/propagation.ipynb #9c41a00a
 KEPT = 10**8 # Distances from which on neighbours are kept: a second's work, or so
@@ -144,16 +145,18 @@ def poisson(
     part_N:np.ndarray, # (N,) part of the graph of each row, from 0
     source_N_S:np.ndarray, # (N, S) sources, which cancel in each part
     rtol:float=1e-3, # How exactly, as a fraction of the sources
+    dtype:type=np.float32, # Precision; single is enough for `rtol`
 )->np.ndarray: # (N, S), of mean 0 in each part, rows weighted by their degree
     "Solve Poisson's equation on a graph."
     from scipy.sparse.linalg import LinearOperator, cg
     N, S = source_N_S.shape
     degree_N = np.ravel(W.sum(1))
     scale = sparse.diags(1/np.sqrt(np.where(degree_N > 0, degree_N, 1)))
-    A = (sparse.eye(N) - scale @ W @ scale).tocsr()
+    b = (scale @ source_N_S).astype(dtype)
+    A = (sparse.eye(N) - scale @ W @ scale).tocsr().astype(dtype)
     def times(v): return (A @ v.reshape(N, S)).ravel()
-    op = LinearOperator((N*S, N*S), times, dtype=float)
-    u, _ = cg(op, (scale @ source_N_S).ravel(), rtol=rtol, maxiter=1000)
+    op = LinearOperator((N*S, N*S), times, dtype=dtype)
+    u, _ = cg(op, b.ravel(), rtol=rtol, maxiter=1000)
     u_N_S = scale @ u.reshape(N, S)
     return u_N_S - part_means(part_N, u_N_S, degree_N)[part_N]
 

@@ -6,12 +6,10 @@
 __all__ = ['CLOSE', 'NEAR', 'HOT', 'FIT', 'CROWD', 'TYPICAL', 'CLUSTERS', 'PER_PICK', 'CLUSTERED', 'COVERS', 'sq_size', 'Centres',
            'sweep', 'coreset_rows', 'Gradients', 'drawn_row', 'badge_rows', 'k_means', 'neighbour_distances',
            'typical_first', 'typiclust_rows', 'typical_of_clusters', 'pure_delta', 'probcover_rows', 'noisy_margins',
-           'power_margin_rows', 'in_turn', 'cluster_margin_rows', 'coreset', 'badge', 'typiclust', 'balls', 'alike',
-           'alike_in_doubt', 'covering', 'probcover', 'max_herding', 'uherding', 'power_margin', 'cluster_margin']
+           'power_margin_rows', 'in_turn', 'cluster_margin_rows', 'coreset', 'badge', 'typiclust', 'balls',
+           'alike_in_doubt', 'probcover', 'max_herding', 'uherding', 'power_margin', 'cluster_margin']
 
 # %% ../../nbs/beyond/strategies.ipynb #a00f730e
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,7 +20,8 @@ from ..foundations.machine import asking_for, one_thread
 from ..data import PoolView, top_rows
 from ..samplers import SAMPLERS, best_rows, margin_scores
 from .cover import (
-    CANDIDATES, REFERENCE, SIGMA, Rows, ball, checked, cover_rows, first_ranked, gauss, nearest, pieces, sq_distances)
+    CANDIDATES, REFERENCE, Rows, alike, ball, checked, cover_rows, covering,
+    first_ranked, nearest, pieces, sq_distances)
 
 # %% ../../nbs/beyond/strategies.ipynb #08751cde
 CLOSE = 1e-5 # What single precision may get wrong in a squared distance, relative to the largest length
@@ -371,32 +370,16 @@ def balls(
     delta = pure_delta(view.need('z_N_D'), view.need('p_N_C').shape[1], seed=view.seed)
     return dict(kernel=ball, width=max(delta, 1e-6))
 
-def alike(
-    view:PoolView, # Any
-)->dict: # Kernel and width
-    "What MaxHerding means by it: to be like a label."
-    return dict(kernel=gauss, width=SIGMA)
-
 def alike_in_doubt(
     view:PoolView, # Must reveal `p_N_C`
 )->dict: # Kernel, width and weights
-    "What UHerding means by it: the same, for rows by how unsure the model is of them."
+    "What UHerding means by covering: MaxHerding's kernel, and rows count by how unsure the model is of them."
     doubt_N = (1 + margin_scores(view.need('p_N_C'))).clamp_min(0)
-    return dict(kernel=gauss, width=SIGMA, weight_U=doubt_N)
+    return alike(view) | dict(weight_U=doubt_N)
 
 COVERS = dict(probcover=balls, max_herding=alike, uherding=alike_in_doubt) # Sampler -> what covers
 
 # %% ../../nbs/beyond/strategies.ipynb #5e0a1d23
-def covering(
-    view:PoolView, # Must reveal `z_N_D`, `z_L_D`
-    budget:int, # Labels to buy, 1 to len(view)
-    covers:Callable, # View -> kernel, width, and weights where rows do not count alike
-)->np.ndarray: # (budget,) dataset ids
-    "Pick what covers the pool best."
-    z_N_D, z_L_D = view.need('z_N_D'), view.need('z_L_D')
-    drawn = dict(n_reference=REFERENCE, n_candidates=CANDIDATES, seed=view.seed)
-    return view.ids[cover_rows(z_N_D, z_L_D, budget, **covers(view), **drawn)]
-
 def probcover(
     view:PoolView, # Must reveal `z_N_D`, `z_L_D`, and `p_N_C`, which tells how many classes there are
     budget:int, # Labels to buy, 1 to len(view)

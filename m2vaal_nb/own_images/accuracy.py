@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from ..foundations.inputs import as_int
 from ..foundations.display import progress
@@ -28,14 +29,13 @@ def predictions(
     seed:int, # Run seed
     train:np.ndarray, # Places among the labels to learn from
     test:np.ndarray, # Places among the labels to predict
-)->np.ndarray: # Class numbers
+)->Tensor: # (len(test), C) class probabilities
     "What is predicted of some labelled images from the labels of others."
     learner, x_L = LEARNERS[p.learner], pool.x[pool.labelled]
     if learner.fit: known = known_pool(x_L[train], pool.y[train], pool.classes)
     else: known = replace(pool, labelled=pool.labelled[train], y=pool.y[train])
     nets = trained(known, p, seed)
-    found = predict(nets, learner, x_L[test])
-    return found['p'].argmax(-1).numpy()
+    return predict(nets, learner, x_L[test])['p']
 
 # %% ../../nbs/own_images/accuracy.ipynb #702cbe72
 def label_folds(
@@ -68,8 +68,8 @@ def cross_validate(
     half, whole = np.empty_like(pool.y), np.empty_like(pool.y)
     for train,test in progress(splits, 'cross-validation', folds):
         some = g.permutation(train)[:-(-len(train)//2)]
-        half[test] = predictions(pool, p, seed, some, test)
-        whole[test] = predictions(pool, p, seed, train, test)
+        half[test] = predictions(pool, p, seed, some, test).argmax(-1)
+        whole[test] = predictions(pool, p, seed, train, test).argmax(-1)
     names = np.array(pool.classes, object)
     rights = dict(half=half == pool.y, all=whole == pool.y)
     return pd.DataFrame(dict(label=names[pool.y], predicted=names[whole], **rights))

@@ -100,7 +100,8 @@ def load_weights(
     needed = net.state_dict()
     lacks = [k for k,w in needed.items() if getattr(held.get(k), 'shape', None) != w.shape]
     if lacks:
-        raise ValueError(f"{path} lacks {len(lacks)} of {len(needed)} weights: {listed(lacks, 3)}. Is it another net's?")
+        raise ValueError(f"{path} lacks {len(lacks)} of {len(needed)} weights: {listed(lacks, 3)}. "
+                         "Is it another net's?")
     net.load_state_dict({k: held[k] for k in needed})
 
 # %% ../../nbs/own_images/embed.ipynb #c230b998
@@ -120,11 +121,13 @@ def backbone_for(
                               "pip install 'm2vaal_nb[timm]'.") from None
         make, name = timm_backbone, name.removeprefix('timm/')
         if not timm.is_model(name):
-            raise ValueError(f"Neither torchvision nor timm has {name}.{did_you_mean(name, [*there, *timm.list_models()])}")
+            near = did_you_mean(name, [*there, *timm.list_models()])
+            raise ValueError(f"Neither torchvision nor timm has {name}.{near}")
     try: made = make(name, own)
     except (OSError, RuntimeError) as e:
         why = ' '.join(str(e).split())[:120]
-        raise ValueError(f"The weights of {name} could not be fetched ({why}): give a file of them (--weights).") from None
+        raise ValueError(f"The weights of {name} could not be fetched ({why}): "
+                         "give a file of them (--weights).") from None
     if weights is not None: load_weights(made.net, Path(weights))
     return made
 
@@ -171,7 +174,7 @@ def read_batch(
         except Unreadable as e: bad[path] = e.why
     return found
 
-# %% ../../nbs/own_images/embed.ipynb #fdb20429
+# %% ../../nbs/own_images/embed.ipynb #d42255f5
 def embed_batches(
     folder:Path, # Where the images are
     paths:list, # Of its images
@@ -179,10 +182,10 @@ def embed_batches(
     out:Path, # File that is wanted; unfinished rows lie beside it
     made:dict, # From what and how: another one begins anew
     batch:int=32, # Images at a time
-    device:str='auto', # 'auto', 'cpu' or 'cuda'
+    device:torch.device=torch.device('cpu'), # Where the net looks
 )->tuple: # (N, D) rows, memory-mapped; path -> why it could not be read
     "What a net says of a folder, going on from where it was cut off."
-    device, state = pick_device(device), taken_up(out, made)
+    state = taken_up(out, made)
     backbone.net.to(device)
     width = rows_of(backbone, [Image.new('RGB', (64, 64))], device).shape[1]
     rows, notes = part_files(out)
@@ -220,12 +223,14 @@ def learned_rows(
     started = time.perf_counter()
     def tell(text):
         nonlocal started
-        if started: say(f"{text.partition(':')[0].capitalize()} took {time.perf_counter() - started:.2g} s.")
+        if started:
+            seconds = time.perf_counter() - started
+            say(f"{text.partition(':')[0].capitalize()} took {seconds:.2g} s.")
         started = None
     DATASETS[learned.images] = lambda: Dataset(x_N, np.zeros(len(x_N), int), x_N[:1], [0], ('image',))
     try: nets = learned.nets(tell)
     finally: del DATASETS[learned.images]
-    say(f"What was learned is kept in {in_cache(learned, 'weights').name}, in the cache.")
+    say(f"What was learned is kept in the cache, as {in_cache(learned, 'weights').name[:36]}….")
     return embed(nets, x_N, recipe.kind)
 
 # %% ../../nbs/own_images/embed.ipynb #20bfda12
@@ -277,15 +282,18 @@ def settings_for(
 )->dict: # That decide what comes out
     "What a folder is embedded by; `ValueError` when it does not go together."
     if backbone == 'learned':
-        if weights is not None: raise ValueError("What is learned from the folder needs no weights: name a --backbone for them.")
+        if weights is not None:
+            raise ValueError("What is learned from the folder needs no weights: name a --backbone for them.")
         recipe = Recipe(passes=passes_for(n) if passes is None else passes, seed=seed)
-        return dict(backbone=backbone, size=as_int(32 if size is None else size, 'size', low=8), recipe=asdict(recipe))
+        size = as_int(32 if size is None else size, 'size', low=8)
+        return dict(backbone=backbone, size=size, recipe=asdict(recipe))
     if size is not None or passes is not None:
-        raise ValueError(f"{backbone} is learned already, at a size of its own: --size and --passes are for `learned` alone.")
+        raise ValueError(f"{backbone} is learned already, at a size of its own: "
+                         "--size and --passes are for `learned` alone.")
     raw = b'' if weights is None or not Path(weights).is_file() else Path(weights).read_bytes()
     return dict(backbone=backbone, weights=hashlib.sha256(raw).hexdigest() if raw else '')
 
-# %% ../../nbs/own_images/embed.ipynb #7fc579ac
+# %% ../../nbs/own_images/embed.ipynb #871bd7ea
 def embed_folder(
     images:str|Path, # A folder of images
     out:str|Path='embeddings.npz', # Where to; .npz
@@ -302,7 +310,8 @@ def embed_folder(
 )->Path: # What was written
     "Look at every image of a folder once, and keep what was seen."
     folder, out = Path(images), Path(out)
-    batch, paths = as_int(batch, 'batch', low=1), image_paths(images, ALL_KINDS)
+    batch, device = as_int(batch, 'batch', low=1), pick_device(device)
+    paths = image_paths(images, ALL_KINDS)
     check_out(out)
     made = settings_for(backbone, len(paths), size, passes, seed, weights)
     made |= dict(images=images_sha(folder, paths), pretrained=pretrained)

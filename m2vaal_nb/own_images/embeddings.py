@@ -48,7 +48,8 @@ def npy_table(path:Path)->tuple: # Names, rows
     "An array of NumPy, and the names beside it."
     beside = path.with_suffix('.txt')
     if not beside.is_file():
-        raise ValueError(f"{path} has no room for names: put them into {beside.name} beside it, a line for each row.")
+        raise ValueError(f"{path} has no room for names: put them into {beside.name} beside it, "
+                         "a line for each row.")
     rows = np.load(path, mmap_mode='c', allow_pickle=False)      # what is written stays in memory
     return beside.read_text(encoding='utf-8-sig').splitlines(), rows
 
@@ -59,14 +60,15 @@ def torch_table(path:Path)->tuple: # Names, rows
         raise ValueError(f"{path} holds {type(held).__name__}: a dict of names and embeddings is needed.")
     return held[entry(held, NAMES, path)], held[entry(held, ROWS, path)]
 
-# %% ../../nbs/own_images/embeddings.ipynb #5475a565
+# %% ../../nbs/own_images/embeddings.ipynb #f30308b7
 def frame_table(
     frame, # A DataFrame
     path:Path, # Of its file
 )->tuple: # Names, rows
     "What a table holds."
     names = frame[entry(frame.columns, NAMES, path)]
-    numbered = [c for c in frame.columns if re.search(r'\d$', str(c))]
+    own = [c for c in frame.columns if not str(c).startswith('Unnamed')]     # pandas' index is unnamed
+    numbered = [c for c in own if re.search(r'\d$', str(c))]
     if numbered: return names, frame[numbered].to_numpy()
     return names, list(frame[entry(frame.columns, ROWS, path)])
 
@@ -75,7 +77,8 @@ def csv_table(path:Path)->tuple: # Names, rows
     import pandas as pd
     header = pd.read_csv(path, nrows=0).columns
     name = entry(header, NAMES, path)
-    return frame_table(pd.read_csv(path, dtype={name: str}, keep_default_na=False, na_values=['', 'nan']), path)
+    frame = pd.read_csv(path, dtype={name: str}, keep_default_na=False, na_values=['', 'nan'])
+    return frame_table(frame, path)
 
 def parquet_table(path:Path)->tuple: # Names, rows
     "A table in Parquet."
@@ -84,7 +87,7 @@ def parquet_table(path:Path)->tuple: # Names, rows
     except ImportError:
         raise ImportError("Parquet needs pyarrow: pip install 'm2vaal_nb[parquet]'.") from None
 
-# %% ../../nbs/own_images/embeddings.ipynb #56dafec5
+# %% ../../nbs/own_images/embeddings.ipynb #a2da2661
 TABLES = {'.npz': npz_table, '.npy': npy_table, '.pt': torch_table, '.pth': torch_table,
           '.csv': csv_table, '.parquet': parquet_table}
 BROKEN = ValueError, OSError, EOFError, KeyError, RuntimeError, UnpicklingError, zipfile.BadZipFile, zlib.error
@@ -101,7 +104,7 @@ def read_table(
     except BROKEN as e:
         why = ' '.join(str(e).split())
         if why.startswith(str(path)): raise
-        if re.search('pickle|weights_only|Unpickler', why, re.I):
+        if re.search('pickle|weights_only|Unpickler|Python objects', why, re.I):
             why = 'Python objects, which are never unpickled: save numbers and strings alone'
         raise ValueError(f"{path} could not be read: {why[:160].rstrip('.')}.") from None
 
@@ -131,7 +134,8 @@ def checked_lengths(
     length = np.linalg.norm(some.astype(np.float64), axis=1)
     bad = [names[i] for i in np.flatnonzero(~np.isfinite(length) | (length == 0))]
     if not bad: return length
-    raise ValueError(f"{path} has rows that are not finite, or all zeros: {len(bad)} or more, {listed(bad, 3)}.")
+    raise ValueError(f"{path} has rows that are not finite, or all zeros: {len(bad)} or more, "
+                     f"{listed(bad, 3)}.")
 
 def unit_rows(
     rows, # (N, D) numbers, in any form; changed in place where they have the precision that is kept
@@ -208,7 +212,9 @@ def made_up_files(
     centres = g.standard_normal((10, width), dtype=np.float32)
     y_N, rows = np.arange(n) % 10, folder/'z.npy'
     h_N_D = np.lib.format.open_memmap(rows, 'w+', np.float32, (n, width))
-    for b in blocks(n): h_N_D[b] = centres[y_N[b]] + g.standard_normal((b.stop - b.start, width), dtype=np.float32)
+    for b in blocks(n):
+        noise = g.standard_normal((b.stop - b.start, width), dtype=np.float32)
+        h_N_D[b] = centres[y_N[b]] + noise
     names = [f'{i:07}.jpg' for i in range(n)]
     labels = [f'{names[i]},{y_N[i]}' for i in range(200)]
     (folder/'labels.csv').write_text('\n'.join(['image,label', *labels]))
@@ -233,12 +239,13 @@ print(json.dumps(dict(found, gb=memory('VmHWM')/1e9 if linux.exists() else None)
 
 def bench_queries(
     sizes=((50_000, 768, '.npz'), (1_000_000, 384, '.npy')), # Images, numbers for each, kind of file
-)->dict: # What was asked -> seconds, of them the CPU's, GB of memory at the peak (None where there is no Linux to say)
+)->dict: # What was asked -> seconds, of them the CPU's, GB at the peak (None without Linux)
     "Queries on embeddings, each in a process of its own."
     found = {}
     for n,width,kind in sizes:
         with tempfile.TemporaryDirectory() as d:
             file = made_up_files(Path(d), n, width, kind)
-            done = subprocess.run([sys.executable, '-c', MEASURE, str(file)], capture_output=True, text=True, check=True)
+            command = sys.executable, '-c', MEASURE, str(file)
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
         found[f'{n:,} × {width} {kind}'] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALL_KINDS', 'COLUMNS', 'Known', 'known_folder', 'is_choice', 'check_out', 'Query', 'checked', 'embedded_pool',
-           'seen_pool', 'choose', 'order_of', 'write_choice', 'judged', 'query_folder']
+           'seen_pool', 'choose', 'order_of', 'write_choice', 'judged', 'audit_of', 'report_on', 'query_folder']
 
 # %% ../../nbs/own_images/folder.ipynb #847d0ee6
 import csv, io, json
@@ -16,17 +16,21 @@ import numpy as np
 import pandas as pd
 
 from ..foundations.files import check_folder, write_whole
+from ..foundations.inputs import as_number
 from ..foundations.machine import pick_device
 from ..data import Pool
 from ..samplers import SAMPLERS, SCORES
 from ..interop.label_studio import (
     is_config, is_tasks, label_studio_config, label_studio_tasks)
 from .accuracy import advice, cross_validate
+from .audit import (
+    LEAST, Audit, audit_ids, audit_run, audit_says, audited_images, cross_fit, n_trainings)
 from .embeddings import Embeddings, for_images, read_embeddings
 from .files import KINDS, image_paths
 from .images import how_seen, notes_on, see_images, square
 from .labels import read_labels
 from .query import known_pool, method_for, next_images, query_protocol, served
+from .report import findings, folder_picture, is_report, write_report
 
 # %% ../../nbs/own_images/folder.ipynb #71f47e0e
 ALL_KINDS = (*KINDS, '.heic', '.heif', '.avif') # How names of images end
@@ -100,8 +104,8 @@ def check_out(
     check_folder(path.parent)
     if not path.exists(): return
     raw = path.read_bytes() if path.is_file() else b''
-    if not any(is_ours(raw) for is_ours in (is_choice, is_tasks, is_config)):
-        raise ValueError(f"{path} would be lost: only a choice of this command without any label "
+    if not any(is_ours(raw) for is_ours in (is_choice, is_tasks, is_config, is_report)):
+        raise ValueError(f"{path} would be lost: only a report of this command, or a choice without any label, "
                          "is overwritten, so name another file.")
 
 # %% ../../nbs/own_images/folder.ipynb #7bfe6d93
@@ -115,6 +119,8 @@ class Query:
     out:str|Path='next.csv' # The choice
     label_studio:str|Path|None=None # Tasks for Label Studio; its labelling interface lies beside them (.xml)
     url:str='' # What stands before an image's path in Label Studio's tasks
+    audit:float|None=None # Part of the labels that is drawn at random and measures; None for no audit
+    report:str|Path|None=None # A page on what is known and what comes next
 
     @property
     def files(self): # That are written
@@ -135,16 +141,20 @@ def checked(
     known:Known, # Of the folder
 )->Query: # The same
     "A request that can be served, as far as is known before any image is read; `ValueError` otherwise."
-    query.protocol(known)
     if known.embeddings and query.changes:
         raise ValueError(f"No net is trained on embeddings: {', '.join(query.changes)} is for images alone.")
+    query.protocol(known)
+    if query.audit is not None: as_number(query.audit, 'audit', low=.01, high=1)
     files = query.files if known.left else []
     if len(set(files)) < len(files):
         raise ValueError(f"{files[0]} cannot be both, a CSV and Label Studio's: name two files.")
     if query.label_studio is not None and not known.classes:
         raise ValueError("Nothing is labelled yet, so Label Studio needs the names of the classes: "
                          "give all of them (--classes cat,dog).")
-    for file in files: check_out(file)
+    pages = [] if query.report is None else [Path(query.report)]
+    if {*pages} & {*files}:
+        raise ValueError(f"{pages[0]} cannot be both, the choice and its report: name two files.")
+    for file in files + pages: check_out(file)
     return query
 
 # %% ../../nbs/own_images/folder.ipynb #63e636b5
@@ -185,15 +195,20 @@ def choose(
     known:Known, # Of its images
     query:Query, # What is asked for
     say:Callable=print, # Told where it is not what was asked for
-)->pd.DataFrame: # With our columns; without a row when all images are labelled
+)->pd.DataFrame: # Our columns, id, audit (drawn at random?); without a row when all images are labelled
     "The images to label next."
     if not known.left:
         say('All images are labelled: there is nothing to choose.')
-        return pd.DataFrame(columns=COLUMNS)
+        return pd.DataFrame(columns=[*COLUMNS, 'id', 'audit'])
     n = served(query.budget, known.left)
     if n < query.budget: say(f'{query.budget} images were asked for, and {n} have no label: these are all of them.')
-    chosen = next_images(pool, n, query.slug(known), query.seed, **query.training(known))
-    return chosen.assign(image=[known.paths[i] for i in chosen.id], label='')[COLUMNS]
+    slug, training = query.slug(known), query.training(known)
+    if query.audit is None: chosen = next_images(pool, n, slug, query.seed, **training).assign(audit=False)
+    else:
+        order = audit_ids(pool, known.paths)
+        chosen = audited_images(pool, order, n, slug, query.audit, query.seed, **training)
+    chosen = chosen.assign(image=[known.paths[i] for i in chosen.id], label='')
+    return chosen[[*COLUMNS, 'id', 'audit']]
 
 # %% ../../nbs/own_images/folder.ipynb #306eaa64
 def order_of(
@@ -214,13 +229,14 @@ def write_choice(
 ):
     "Write what was chosen; nothing where a file was filled in meanwhile, or nothing is chosen."
     if not len(chosen): return
-    table = chosen.round(4).to_csv(index=False)
+    table = chosen[COLUMNS].round(4).to_csv(index=False)
     tasks = json.dumps(label_studio_tasks(chosen, query.slug(known), query.url), indent=1) + '\n'
     texts = table, tasks, label_studio_config(known.classes)
     for file in query.files: check_out(file)
     for file,text in zip(query.files, texts): write_whole(file, text.encode())
     first, *others = query.files
-    order = order_of(known, query)
+    order, drawn = order_of(known, query), int(chosen.audit.sum())
+    if drawn and known.n_labelled: order = f'{drawn} drawn at random, to measure, then the others {order}'
     say(f'{first}: the {len(chosen)} images to label next, {order}.')
     if others: say(f'{others[0]}: the same for Label Studio; {others[1]}: its labelling interface.')
 
@@ -229,11 +245,44 @@ def judged(
     pool:Pool, # Images, and the labels that are known
     known:Known, # Of its images
     query:Query, # What is asked for
+    audit:Audit|None=None, # What the audit found, where there is one
 )->str:
     "How good the predictions are, and whether more labels help."
+    if query.audit is not None:
+        return audit_says(pool, audit_ids(pool, known.paths), audit, known.paths)
     if known.n_labelled < 6: return 'At least 6 labels are needed to say how good the predictions are.'
     found = cross_validate(pool, query.slug(known), seed=query.seed, **query.training(known))
     return advice(found, classes=known.classes)
+
+# %% ../../nbs/own_images/folder.ipynb #2512eed5
+def audit_of(
+    pool:Pool, # Images, and the labels that are known
+    known:Known, # Of its images
+    query:Query, # What is asked for
+    say:Callable=print, # Told what it costs
+)->Audit|None: # None where none is asked for, or it is too small
+    "What the labels that were drawn at random have to say."
+    if query.audit is None: return None
+    measure = audit_run(audit_ids(pool, known.paths), pool.labelled)
+    if len(measure) < LEAST: return None
+    if known.embeddings is None: say(f'The audit takes {n_trainings(pool)} trainings.')
+    return cross_fit(pool, measure, query.protocol(known), query.seed)
+
+def report_on(
+    pool:Pool, # Images, and the labels that are known
+    known:Known, # Of its images
+    query:Query, # What is asked for
+    chosen:pd.DataFrame, # Images to label next
+    audit:Audit|None=None, # What the audit found, where there is one
+    say:Callable=print, # Told what is written
+):
+    "Write the page on what is known, and why these images."
+    check_out(query.report)
+    look = folder_picture(known.folder, known.paths)
+    p = query.protocol(known)
+    write_report(query.report, findings(pool, known.paths, chosen, p, query.seed, audit, look))
+    say(f'{query.report}: what is known, and why these images.')
+
 
 # %% ../../nbs/own_images/folder.ipynb #f4ef20bf
 def query_folder(
@@ -250,16 +299,20 @@ def query_folder(
     device:str='auto', # 'auto', 'cpu' or 'cuda'
     skip_bad:bool=False, # Are images left out that cannot be read, or have no embedding?
     embeddings:str|Path|None=None, # A file of embeddings, in the place of what nets would see
+    audit:float|None=None, # Part of the labels that is drawn at random and measures, such as .2
+    report:str|Path|None=None, # An HTML file on what is known, and why these images
     say:Callable=print, # Told what is found and what to do
     **changes, # Fields of the protocol; steps are 200 by default, 400 above 500 labels
 )->pd.DataFrame: # What was written; without a row, and nothing written, when all are labelled
     "Which images to label next."
     known = known_folder(images, labels, classes, embeddings, skip_bad)
     if known.embeddings and size is not None: changes = dict(changes, size=size)
-    query = checked(Query(budget, method, seed, changes, out, label_studio, url), known)
+    query = checked(Query(budget, method, seed, changes, out, label_studio, url, audit, report), known)
     if known.embeddings: pool = embedded_pool(known, say)
     else: known, pool = seen_pool(known, size, skip_bad, device, say)
     chosen = choose(pool, known, query, say)
     write_choice(chosen, known, query, say)
-    say(judged(pool, known, query))
-    return chosen
+    found = audit_of(pool, known, query, say)
+    say(judged(pool, known, query, found))
+    if report is not None: report_on(pool, known, query, chosen, found, say)
+    return chosen[COLUMNS]

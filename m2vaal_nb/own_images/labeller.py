@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'UNDO', 'SKIP', 'label_text', 'label_rows', 'line_end', 'labelled_row', 'check_unchanged', 'LabelFile',
-           'next_hints', 'hints_of', 'Queue', 'check_class', 'check_labels', 'LabelQueue', 'folder_scales', 'picture',
-           'actions', 'act', 'typed_keys', 'check_widgets', 'Controls', 'show', 'Labeller']
+           'next_hints', 'hints_of', 'chosen_now', 'Queue', 'check_class', 'check_labels', 'LabelQueue',
+           'folder_scales', 'picture', 'actions', 'act', 'typed_keys', 'check_widgets', 'Controls', 'show', 'Labeller']
 
 # %% ../../nbs/own_images/labeller.ipynb #1e4ccde9
 import csv, io
@@ -115,13 +115,29 @@ def hints_of(
 )->dict: # Path -> predicted class or '', best first
     "What is to be labelled, called as the images of the folder are."
     if todo is None: return dict.fromkeys(paths, '')
-    is_file = isinstance(todo, (str, Path))
-    pairs = next_hints(todo) if is_file else [(str(image), '') for image in todo]
+    if isinstance(todo, (str, Path)): pairs = next_hints(todo)
+    elif isinstance(todo, dict): pairs = list(todo.items())
+    else: pairs = [(str(image), '') for image in todo]
     matched = match_paths([image for image,_ in pairs], paths)
     hints = {matched[image]: hint for image,hint in pairs}
     if len(hints) < len(pairs):
         raise ValueError("An image stands twice in the list of what to label.")
     return hints
+
+# %% ../../nbs/own_images/labeller.ipynb #b06c554c
+def chosen_now(
+    folder:str|Path, # Holds the images
+    labels:str|Path, # A table of labels; need not be there yet
+    classes, # Class names
+    embeddings:str|Path, # A file of embeddings
+    budget:int=20, # Images to choose; all that are left where these are fewer
+)->dict: # Path -> predicted class or '', as picked
+    "What a query on embeddings would have labelled next."
+    from m2vaal_nb.own_images.folder import Query, choose, embedded_pool, known_folder
+    given = [labels] if Path(labels).exists() else []
+    known = known_folder(folder, given, classes, embeddings)
+    chosen = choose(embedded_pool(known, str), known, Query(budget), str)
+    return {image: name or '' for image,name in zip(chosen.image, chosen.predicted)}
 
 # %% ../../nbs/own_images/labeller.ipynb #2d97e43b
 class Queue:
@@ -308,8 +324,13 @@ class Labeller(Controls):
         labels:str|Path='labels.csv', # The CSV, saved at every click; made where there is none
         classes=(), # Class names, 1 to 36, in the order of the buttons
         todo=None, # What to label, best first: names, or the path of a CSV of them; by default all images
+        embeddings:str|Path|None=None, # A file of embeddings, by which to choose what to label
+        budget:int=20, # How many images are chosen by them
     ):
         check_widgets(as_classes(classes))
+        if todo is not None and embeddings is not None:
+            raise ValueError("What to label is either in `todo` or chosen by `embeddings`: give one of them.")
+        if embeddings is not None: todo = chosen_now(folder, labels, classes, embeddings, budget)
         self.queue = LabelQueue(folder, labels, classes, todo)
         self.acts = actions(self.queue)
         self.scales = folder_scales(self.queue.folder, self.queue.paths)

@@ -274,7 +274,7 @@ def selection_row(
 
 # %% ../../nbs/scale/benchmark.ipynb #5c317b1a
 def tables(
-    found:dict, # What was measured
+    found:dict, # What was measured, here and by others
 )->dict: # Title -> DataFrame
     "What was measured, for people."
     import pandas as pd
@@ -287,6 +287,7 @@ def tables(
     if of := dict(found.get('lockstep', ())):
         where = of.pop('gpu') or 'a CPU'
         shown[f'lockstep on {where}, steps a second by runs'] = pd.DataFrame({'all runs': of})
+    if 'queries' in found: shown['query on embeddings'] = rows(found['queries'])
     if 'reuse' in found:
         means = {k: {m: np.mean(v) for m,v in runs.items()} for k,runs in found['reuse'].items()}
         shown['codes of the D phase, mean over seeds'] = rows(means)
