@@ -247,7 +247,7 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
         'own_images.folder.seen_pool', 'own_images.images.bad_images', 'own_images.images.check_bad', 'own_images.images.check_shape',
         'own_images.images.fill', 'own_images.images.Seen', 'own_images.images.flat_rows', 'own_images.query.served',
         'own_images.query.at_random', 'own_images.query.picked', 'own_images.accuracy.predictions', 'own_images.accuracy.label_folds',
-        'own_images.labelled_folder.', 'own_images.labeller.chosen_now', 'own_images.labeller.Labeller'),
+        'own_images.labelled_folder.', 'own_images.relearn.', 'own_images.labeller.chosen_now', 'own_images.labeller.Labeller'),
     'refused by tests of its own, in test_embeddings': ('own_images.embed.', 'own_images.embeddings.made_up_files'),
     'parts of an audit and of a report, behind their doors': ('own_images.audit.Audit', 'own_images.audit.wilson', 'own_images.audit.audit_run', 'own_images.audit.audit_part', 'own_images.audit.audit_ids',
         'own_images.audit.one_fold', 'own_images.report.'),
