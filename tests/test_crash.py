@@ -6,7 +6,9 @@ import numpy as np, psutil, pytest, torch
 from m2vaal_nb.experiments import one_by_one, plan, protocol_for, run_grid
 from m2vaal_nb.foundations.log import read_log
 from m2vaal_nb.samplers import SAMPLERS
-from m2vaal_nb.loop import Job, run
+from m2vaal_nb.losses import LEARNERS, Learner
+from m2vaal_nb.loop import Job, Training, run, start_pool
+from m2vaal_nb.scale.lockstep import covers, in_lockstep, lockstep_key, train_lockstep
 from m2vaal_nb.scale.workers import Worker, on_workers
 
 METHODS = ['margin', 'vaal', 'm2_vaal_no_adv']
@@ -172,6 +174,45 @@ def test_a_failing_run_does_not_stop_the_others(few, tiny, tmp_path):
     jobs = [Job(protocol_for(replace(tiny, lr=lr), m), m, 0) for m,lr in (('random', 1e20), ('margin', 1e-3), ('entropy', 1e-3))]
     with pytest.raises(ValueError, match='Training diverged'): list(on_workers(2).lines(jobs, tmp_path, 'cpu', few))
     assert [len(read_log(job.log(tmp_path))) for job in jobs] == [0, 3, 3]
+
+def test_a_failing_run_does_not_stop_those_in_lockstep_with_it(few, tiny, tmp_path, monkeypatch):
+    "Of runs in one step one diverges, one picks nonsense, and one of another step fits nothing."
+    def fails(t): raise ZeroDivisionError('nothing to fit')
+    monkeypatch.setitem(LEARNERS, 'fails', Learner(fit=fails))
+    monkeypatch.setitem(SAMPLERS, 'late', lambda view, budget: view.ids[:budget if len(view) < 1000 else 1])   # the dry run is passed
+    vae = replace(tiny, learner='m2_vaal')
+    parts = dict(lost=dict(lam=1e39), nonsense=dict(sampler='late'), whole={})
+    jobs = [Job(replace(vae, **kw), name, 0) for name,kw in parts.items()] + [Job(tiny, 'random', 0)]
+    with pytest.raises(ValueError, match='Training diverged'): list(in_lockstep().lines(jobs, tmp_path/'both', 'cpu', few))
+    assert [len(read_log(job.log(tmp_path/'both'))) for job in jobs] == [0, 0, 3, 3]
+    with pytest.raises(ValueError, match='nonsense|must pick'): list(in_lockstep().lines(jobs[1:], tmp_path/'one', 'cpu', few))
+    for job in jobs[2:]: list(in_lockstep().lines([job], tmp_path/'alone', 'cpu', few))
+    for job in jobs[2:]: assert [l['queried'] for l in read_log(job.log(tmp_path/'both'))] == [l['queried'] for l in read_log(job.log(tmp_path/'alone'))]
+    fitted = train_lockstep([Training(start_pool(few, tiny, 0)[0], replace(tiny, learner='fails'), 0, 0)])
+    assert isinstance(fitted[0], ZeroDivisionError)
+
+def test_learners_that_cannot_share_a_step_take_turns(few, tiny, tmp_path, monkeypatch):
+    "Each has a term of its own, or the same terms of another pass: in lockstep they log what they log alone."
+    most = LEARNERS['m2_vaal']
+    first, d = most.phases
+    def plain(*args): return first.forward(*args)
+    def part(terms, forward=first.forward): return replace(most, phases=(replace(first, forward=forward, terms={t: first.terms[t] for t in terms}), d))
+    own = dict(adv=part(['classification', 'adversarial']), kl=part(['classification', 'reconstruction', 'kl']),
+               other=part(['classification', 'adversarial'], plain))
+    for name,learner in own.items(): monkeypatch.setitem(LEARNERS, name, learner)
+    jobs = [Job(replace(tiny, learner=name), name, 0) for name in own]
+    assert len({lockstep_key(job.protocol) for job in jobs}) == 1
+    for job in jobs: list(run(job, tmp_path/'alone', 'cpu', few))
+    list(in_lockstep().lines(jobs, tmp_path/'both', 'cpu', few))
+    for job in jobs:
+        a, b = (read_log(job.log(tmp_path/d)) for d in ('alone', 'both'))
+        assert [l['queried'] for l in a] == [l['queried'] for l in b]
+        for one,two in zip(a, b): assert one['train_loss'] == pytest.approx(two['train_loss'], rel=1e-3)
+    pool, _ = start_pool(few, tiny, 0)
+    with pytest.raises(ValueError, match='cannot share a step'): train_lockstep([Training(pool, job.protocol, 0, 0) for job in jobs])
+    wide = Job(replace(tiny, learner='m2_vaal'), 'wide', 0)
+    assert covers(most, own['adv']) and covers(most, own['kl']) and not covers(own['adv'], own['other'])
+    list(in_lockstep(2).lines([*jobs[:2], wide], tmp_path/'wide', 'cpu', few))       # the one that covers both is not in their step
 
 def test_a_worker_that_died_while_it_was_idle(few, tiny, tmp_path):
     "It is let go without a word; given a run, it is heard to be dead."
