@@ -1511,4 +1511,5 @@ d = { 'settings': { 'branch': 'main',
                                          'm2vaal_nb.scale.workers.pickled': ('scale/workers.html#pickled', 'm2vaal_nb/scale/workers.py'),
                                          'm2vaal_nb.scale.workers.run_on_workers': ( 'scale/workers.html#run_on_workers',
                                                                                      'm2vaal_nb/scale/workers.py'),
+                                         'm2vaal_nb.scale.workers.sendable': ('scale/workers.html#sendable', 'm2vaal_nb/scale/workers.py'),
                                          'm2vaal_nb.scale.workers.work': ('scale/workers.html#work', 'm2vaal_nb/scale/workers.py')}}}

@@ -1,5 +1,5 @@
 "Whatever stops a run, the same command ends with the log of a run that nothing stopped."
-import multiprocessing, os, resource, shutil, signal, subprocess, sys, time
+import importlib, multiprocessing, os, pickle, resource, shutil, signal, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, psutil, pytest, torch
@@ -9,7 +9,7 @@ from m2vaal_nb.samplers import SAMPLERS
 from m2vaal_nb.losses import LEARNERS, Learner
 from m2vaal_nb.loop import Job, Training, run, start_pool
 from m2vaal_nb.scale.lockstep import covers, in_lockstep, lockstep_key, train_lockstep
-from m2vaal_nb.scale.workers import Worker, on_workers
+from m2vaal_nb.scale.workers import Worker, on_workers, sendable
 
 METHODS = ['margin', 'vaal', 'm2_vaal_no_adv']
 
@@ -228,6 +228,41 @@ def test_a_sampler_without_a_file_is_named(few, tiny, tmp_path, monkeypatch):
     jobs = [Job(replace(tiny, sampler='mine'), 'mine', 0), Job(tiny, 'random', 0)]
     with pytest.raises(ValueError, match='The sampler mine cannot go to another process'): list(on_workers(2).lines(jobs, tmp_path, 'cpu', few))
     assert len(read_log(jobs[1].log(tmp_path))) == 3
+
+class Two(Exception):
+    "Is pickled, and cannot be read again."
+    def __init__(self, a, b): super().__init__(f'{a} and {b}')
+class Held(Exception):
+    "Cannot be pickled."
+    def __init__(self): self.why = lambda: 'no'
+class Both(ValueError):
+    "Comes back as another kind of error."
+    def __reduce__(self): return ValueError, ('both',)
+
+@pytest.mark.parametrize('error', [Two(1, 2), Held(), Both('two')], ids=['cannot be read', 'cannot be pickled', 'comes back as another'])
+def test_an_error_that_cannot_travel_is_told_in_words(error, monkeypatch):
+    said = sendable(error)
+    assert type(said) is RuntimeError and str(said) == f'{type(error).__name__}: {error}'
+    assert str(pickle.loads(pickle.dumps(said))) == str(said)
+
+def test_an_error_that_can_travel_is_itself():
+    for error in (ValueError('one sentence'), KeyError('k'), OSError(28, 'full')): assert sendable(error) is error
+
+STRANGE = """class Two(Exception):
+    def __init__(self, a, b): super().__init__(f'{a} and {b}')
+def strange(view, budget):
+    if budget > 2 and len(view) > 1000: raise Two(1, 2)      # the dry run is passed
+    return view.ids[:budget]
+"""
+
+def test_a_strange_error_does_not_end_the_grid(few, tiny, tmp_path, monkeypatch):
+    (tmp_path/'strange_of_a_test.py').write_text(STRANGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv('PYTHONPATH', f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setitem(SAMPLERS, 'strange', importlib.import_module('strange_of_a_test').strange)
+    jobs = [Job(replace(tiny, sampler='strange'), 'strange', 0), Job(tiny, 'random', 0)]
+    with pytest.raises(RuntimeError, match='Two: 1 and 2'): list(on_workers(1).lines(jobs, tmp_path/'out', 'cpu', few))
+    assert [len(read_log(job.log(tmp_path/'out'))) for job in jobs] == [0, 3]
 
 def test_workers_die_with_their_parent(grid, tmp_path):
     pid = forked(lambda: grid('orphans'))

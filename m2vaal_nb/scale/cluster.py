@@ -21,7 +21,7 @@ from ..foundations.machine import n_cores
 from ..data import Dataset
 from ..loop import Job, Protocol, run, stored_lines
 from ..experiments import Engine, dataset
-from .workers import Patience, learn, meanings
+from .workers import Patience, learn, meanings, sendable
 
 # %% ../../nbs/scale/cluster.ipynb #5ff1b105
 def go_on(
@@ -53,7 +53,7 @@ class Runner:
         try:
             line = next(self.lines, None)
             return ('done', None) if line is None else ('line', line)
-        except Exception as e: return 'failed', e
+        except Exception as e: return 'failed', sendable(e)
 
 # %% ../../nbs/scale/cluster.ipynb #416ec1eb
 def need_ray():
