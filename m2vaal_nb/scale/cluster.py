@@ -209,4 +209,5 @@ def on_ray(
     tries:int=3, # How often a run may lose its runner
 )->Engine:
     "Runs are done by a Ray cluster."
-    return Engine(partial(run_on_ray, address, tries=tries), at_once=n_cores())
+    at_once = None if address else n_cores()    # how large a cluster is, or grows, it does not say
+    return Engine(partial(run_on_ray, address, tries=tries), at_once)
