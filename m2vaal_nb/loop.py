@@ -505,7 +505,7 @@ def run(
     folder:Path|str, # Where its log goes
     device:str='auto', # auto, cpu or cuda
     data:Dataset|None=None, # Images and labels; fetched by default
-    shared:dict|None=None, # Keeps the last round 0
+    shared:dict|None=None, # Keeps the last round 0, for other runs of the same images; then it takes no time
 )->Iterator[dict]: # Lines of this call; those of earlier calls stand in the log
     "Run active learning, or go on with it: every line is on disk before it is yielded."
     shared = {} if shared is None else shared
