@@ -150,6 +150,12 @@ def test_wrong(what, photos, capsys):
     assert stop.value.code == 1 and err.count('\n') == 1 and says in err
     assert not Path('out').exists()
 
+def test_a_file_that_cannot_be_imported_leaves_no_module(here):
+    Path('my.py').write_text('half = 1\n1/0')
+    before = set(sys.modules)
+    with pytest.raises(ValueError, match='ZeroDivisionError in line 2'): take_sampler('my.py:ratio')
+    assert set(sys.modules) == before
+
 def test_a_sampler_alone_is_a_method(here):
     "Its name is the slug; who asks says what is trained."
     assert take_method('my.py:ratio') == 'ratio' and METHODS['ratio'].learner == 'classifier'
