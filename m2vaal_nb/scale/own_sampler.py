@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['sha256', 'said', 'module_of', 'function_of', 'FileSampler', 'LibrarySampler', 'library_sampler', 'take_sampler',
-           'take_method']
+           'OwnMethod', 'take_method']
 
 # %% ../../nbs/scale/own_sampler.ipynb #8b7569c7
 import hashlib, inspect, sys, traceback
@@ -132,6 +132,9 @@ def take_sampler(
     return sampler.name
 
 # %% ../../nbs/scale/own_sampler.ipynb #11d1e5ea
+class OwnMethod(Method):
+    "A method that was taken here, and may be taken anew; others keep their names."
+
 def take_method(
     text:str, # Slug of one of ours, or such as mine=classifier+my.py:ratio, or my.py:ratio
     learner:str='classifier', # What is trained where the text does not say
@@ -143,9 +146,10 @@ def take_method(
     else: slug, sampler = text.rpartition(':')[2], text
     if not (slug and learner and sampler):
         raise ValueError(f"{text!r} is no method: write SLUG=LEARNER+FILE.py:FUNCTION.")
-    if slug in METHODS and METHODS[slug].colour:
+    known = METHODS.get(slug)
+    if known and not isinstance(known, OwnMethod):
         raise ValueError(f"{slug} is a method of ours: give yours another name.")
     if learner not in LEARNERS:
         raise ValueError(f"Unknown learner {learner!r}: choose one of {', '.join(LEARNERS)}.")
-    METHODS[slug] = Method(slug, learner, take_sampler(sampler))
+    METHODS[slug] = OwnMethod(slug, learner, take_sampler(sampler))
     return slug
