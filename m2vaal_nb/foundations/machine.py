@@ -29,7 +29,8 @@ def pick_device(
 # %% ../../nbs/foundations/machine.ipynb #5e0a1c07
 @contextmanager
 def one_thread():
-    "PyTorch computes on one thread meanwhile, and then on as many as before. Also a decorator: `@one_thread()`."
+    """PyTorch computes on one thread meanwhile, and then on as many as before. Also a decorator: `@one_thread()`.
+    Not for threads of Python's that enter and leave in turn: the number is the whole process's."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try: yield
