@@ -113,7 +113,7 @@ class Job:
     seed:int # Run seed, ≥ 0; fixes split, first labels and nets
 
     def __post_init__(self):
-        if not re.fullmatch(r'\w+', str(self.method)):
+        if not isinstance(self.method, str) or not re.fullmatch(r'\w+', self.method):
             says = f'letters, digits and underscores: {self.method!r} is not'
             raise ValueError(f"A method's name is made of {says}.")
         vars(self).update(seed=check_seed(self.seed))

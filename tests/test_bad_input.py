@@ -80,6 +80,7 @@ CALLS = { # what is wrong: (the call, what its sentence says)
     'classes that are fractions': (lambda: Protocol(init_classes=(1.5,)), '`init_classes` must be integers'),
     'balanced perhaps': (lambda: Protocol(init_balanced='no'), 'must be True or False'),
     'fewer labels at the end than at the start': (lambda: Protocol(n_init=10, max_labels=5), 'at least `n_init`'),
+    **{f'a method called {m!r}': (lambda m=m: Job(Protocol(), m, 0), 'letters, digits and underscores') for m in (5, None, True, b'margin', '', 'a b', '../a')},
     'unknown experiment': (lambda: plan('fig5'), "Unknown experiment 'fig5': choose one of"),
     'unknown method': (lambda: protocol_for(Protocol(), 'vall'), "Unknown method 'vall': choose one of"),
     'no seeds': (lambda: plan('demo', seeds=[]), 'at least one'),
