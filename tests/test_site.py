@@ -69,6 +69,11 @@ def test_docs_stand_in_the_order_of_the_source(nb, site):
         elif 'code-fold: show' in ''.join(c['source']): source += ''.join(c['source']) + '\n'
     assert docs == sorted(docs, key=written.index)
 
+@pytest.mark.parametrize('page, names', [('01_models', ['NETS']), ('03_samplers', ['BLOCK']), ('04_loop', ['CHOICES', 'COUNTS', 'WEIGHTS'])])
+def test_tables_and_sizes_that_pages_speak_of_are_shown(page, names, site):
+    shown = '\n'.join(source for source in cells(site/f'{page}.ipynb', 'code') if 'code-fold: show' in source)
+    for name in names: assert re.search(rf'^{name} = ', shown, flags=re.M), name
+
 @pytest.mark.parametrize('nb', NBS, **nb_ids)
 def test_no_link_inside_a_link(nb, site):
     for text in cells(site/nb.relative_to(ROOT/'nbs'), 'markdown'):
