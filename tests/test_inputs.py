@@ -250,7 +250,7 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
         'own_images.labelled_folder.'),
     'parts of a run, of a start and of an engine, behind their doors': ('data.even_shares', 'foundations.chance.epoch_rows',
         'loop.Buying', 'loop.Training', 'loop.pick', 'loop.dry_run', 'scale.workers.Patience', 'scale.workers.Crew',
-        'scale.workers.on_workers', 'scale.lockstep.in_lockstep', 'interop.scikit_activeml.spread'),
+        'scale.workers.on_workers', 'scale.lockstep.in_lockstep', 'scale.lockstep.sharing', 'interop.scikit_activeml.spread'),
     'parts of a figure or of a rule, fed by logs': ('paper.pictures.map_points', 'paper.pictures.count_wrong', 'paper.pictures.figures_of',
         'paper.rules.'),
     'parts of learning features, and of strategies on them, behind their doors': ('beyond.contrast.moved', 'beyond.contrast.erased',
