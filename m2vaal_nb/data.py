@@ -77,8 +77,8 @@ def load_dataset(
     if callable(make := DATASETS[name]): return make()
     from torchvision import datasets
     explicit = root or os.environ.get('M2VAAL_DATA')
-    kw = {} if DATASETS[name] in IDX_MD5 else dict(download=not explicit)
-    at = explicit or cache_dir() if kw else idx_root(DATASETS[name], root)
+    if DATASETS[name] in IDX_MD5: at, kw = idx_root(DATASETS[name], root), {}
+    else: at, kw = explicit or cache_dir(), dict(download=not explicit)
     try: train, test = (getattr(datasets, DATASETS[name])(at, train=t, **kw) for t in (True, False))
     except (RuntimeError, OSError) as e:
         raise ValueError(f"{name} could not be read from {at}: {reason(e)}") from None

@@ -185,12 +185,12 @@ def rehearse(
 
 # %% ../nbs/05_experiments.ipynb #dabeb4e4
 class Progress:
-    "A line for each finished round, with the time that the rest will take."
+    "A line for each finished round, with the time that the rest will take where that can be told."
     def __init__(self,
         there:dict, # Job -> rounds that its log holds
         seconds:dict, # Learner -> seconds of a training step, or what is in proportion to them
         say=print, # Told of every round
-        at_once:int=1, # Runs at the same time
+        at_once:int|None=1, # Runs at the same time; None where that is not known
     ):
         self.guess, self.say, self.at_once, self.took = seconds, say, at_once, {}
         self.left = {str(o): o.protocol.n_queries+1 - n for o,n in there.items()}
@@ -220,7 +220,8 @@ def tell(
     left, total = sum(progress.left.values()), progress.total
     done = f"[{total - left:>3}/{total}] {job}, round {line['round']}"
     reached = f"{line['n_labelled']} labels, test accuracy {line['test_acc']:.1%}"
-    rest = f', about {duration(progress.rest())} left' if left else ''
+    told = left and progress.at_once
+    rest = f', about {duration(progress.rest())} left' if told else ''
     progress.say(f'{done}: {reached}{rest}')
 
 # %% ../nbs/05_experiments.ipynb #c77c156e
@@ -233,7 +234,7 @@ def dataset(name:str)->Dataset:
 class Engine:
     "A way to do many runs."
     lines:Callable # (jobs, folder, device, data, say) -> iterator of lines
-    at_once:int=1 # Runs at the same time
+    at_once:int|None=1 # Runs at the same time; None where that is not known
 
 def run_one_by_one(
     jobs:list, # What to do
@@ -270,7 +271,8 @@ def run_grid(
     todo = [job for job in jobs if there[job] <= job.protocol.n_queries]
     seconds = rehearse(todo, data or dataset(*names)) if todo else {}
     todo.sort(key=lambda job: (-seconds[job.protocol.learner], job.seed)) # the longest first
-    progress = Progress(there, seconds, say, max(1, min(engine.at_once, len(todo))))
+    at_once = engine.at_once and max(1, min(engine.at_once, len(todo)))
+    progress = Progress(there, seconds, say, at_once)
     for line in engine.lines(todo, folder, device, data, say) if todo else ():
         tell(progress, line)
         if watch: watch(line)

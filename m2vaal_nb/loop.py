@@ -9,7 +9,7 @@ __all__ = ['CHOICES', 'COUNTS', 'WEIGHTS', 'Buying', 'Protocol', 'checked_protoc
            'query_round', 'stored_lines', 'Run', 'open_run', 'run']
 
 # %% ../nbs/04_loop.ipynb #02129568
-import json, math, re, time, warnings
+import json, math, re, time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +25,7 @@ from .foundations.files import check_folder
 from .foundations.inputs import (
     as_flag, as_images, as_int, as_labels, as_name, as_number, as_scores)
 from .foundations.log import only_writer, read_log, write_line
-from .foundations.machine import one_thread, pick_device, provenance
+from .foundations.machine import one_thread, pick_device, provenance, warn_if_moved
 from .data import (
     DATASETS, Dataset, Pool, PoolView, as_inputs, initial_ids, load_dataset, lookup, split_ids)
 from .models import Batch, Images, SIZES, encode, make_nets, score_codes
@@ -113,7 +113,7 @@ class Job:
     seed:int # Run seed, ≥ 0; fixes split, first labels and nets
 
     def __post_init__(self):
-        if not re.fullmatch(r'\w+', str(self.method)):
+        if not isinstance(self.method, str) or not re.fullmatch(r'\w+', self.method):
             says = f'letters, digits and underscores: {self.method!r} is not'
             raise ValueError(f"A method's name is made of {says}.")
         vars(self).update(seed=check_seed(self.seed))
@@ -494,10 +494,8 @@ def open_run(
     dry_run(p, pool)
     check_folder(path.parent)
     with only_writer(path):
-        lines, about = stored_lines(path, job), provenance(dev)
-        before = {k: lines[-1][k] for k in about} if lines else about
-        if before != about:
-            warnings.warn(f"{path} was begun with {before} and goes on with {about}.")
+        lines = stored_lines(path, job)
+        warn_if_moved(path, lines, provenance(dev))
         for line in lines: pool = pool.reveal(line['queried'])
         yield Run(job, path, data, val, pool, lines)
 
@@ -507,7 +505,7 @@ def run(
     folder:Path|str, # Where its log goes
     device:str='auto', # auto, cpu or cuda
     data:Dataset|None=None, # Images and labels; fetched by default
-    shared:dict|None=None, # Keeps the last round 0
+    shared:dict|None=None, # Keeps the last round 0, for other runs of the same images; then it takes no time
 )->Iterator[dict]: # Lines of this call; those of earlier calls stand in the log
     "Run active learning, or go on with it: every line is on disk before it is yielded."
     shared = {} if shared is None else shared

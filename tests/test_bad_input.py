@@ -10,7 +10,7 @@ from m2vaal_nb.samplers import (SAMPLERS, class_anchors_rows, discriminator, ent
     least_confidence_scores, margin_scores, random, weighted_anchors_rows)
 from m2vaal_nb.experiments import plan, protocol_for, read_results, run_grid
 from m2vaal_nb.paper.revisit import revisit
-from m2vaal_nb.foundations.machine import pick_device
+from m2vaal_nb.foundations.machine import pick_device, warn_if_moved
 from m2vaal_nb.loop import Job, Protocol, run
 from m2vaal_nb.models import Encoder, SIZES
 
@@ -80,6 +80,7 @@ CALLS = { # what is wrong: (the call, what its sentence says)
     'classes that are fractions': (lambda: Protocol(init_classes=(1.5,)), '`init_classes` must be integers'),
     'balanced perhaps': (lambda: Protocol(init_balanced='no'), 'must be True or False'),
     'fewer labels at the end than at the start': (lambda: Protocol(n_init=10, max_labels=5), 'at least `n_init`'),
+    **{f'a method called {m!r}': (lambda m=m: Job(Protocol(), m, 0), 'letters, digits and underscores') for m in (5, None, True, b'margin', '', 'a b', '../a')},
     'unknown experiment': (lambda: plan('fig5'), "Unknown experiment 'fig5': choose one of"),
     'unknown method': (lambda: protocol_for(Protocol(), 'vall'), "Unknown method 'vall': choose one of"),
     'no seeds': (lambda: plan('demo', seeds=[]), 'at least one'),
@@ -169,6 +170,12 @@ def test_another_version_goes_on_with_a_warning(logged):
     lines = log.read_text().splitlines()[:2]
     log.write_text('\n'.join(t.replace('"m2vaal_nb": "', '"m2vaal_nb": "0.0.') for t in lines) + '\n')
     with pytest.warns(UserWarning, match='goes on with'): assert [l['round'] for l in go()] == [2]
+
+def test_only_a_run_that_moves_is_warned_of(recwarn):
+    a, b = dict(versions='1', host='a'), dict(versions='1', host='b')
+    for lines, line in (([], a), ([a], a), ([b, a], a | dict(round=2))): warn_if_moved('log', lines, line)
+    assert not recwarn
+    with pytest.warns(UserWarning, match='^log was begun with .* and goes on with'): warn_if_moved('log', [a, b], a)
 
 def test_requests_that_do_not_fit_the_data(few, tiny, tmp_path):
     def go(p, method='random', seed=0): return list(run(Job(p, method, seed), tmp_path/'x', 'cpu', few))

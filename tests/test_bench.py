@@ -5,7 +5,7 @@ from conftest import ROOT, PAPERS_LEARNERS
 from m2vaal_nb.scale.benchmark import (bench, bench_busy, bench_lockstep, neighbours, pieces_of_a_round,
     select_once, steps_per_second, tables)
 from m2vaal_nb.scale.training_step import Stepper, bench_feeding, bench_steps, gflop, machine
-from m2vaal_nb.losses import LEARNERS
+from m2vaal_nb.losses import LEARNERS, Learner
 
 def test_straightforward_and_ours_do_the_same_first_step():
     for name in ('vaal', 'ta_vaal', 'm2_vaal_no_adv'):
@@ -22,7 +22,7 @@ def test_flops_of_a_step_are_those_counted_by_hand():
 
 def test_pieces():
     steps = bench_steps(repeats=1)
-    assert steps.keys() == LEARNERS.keys()
+    assert steps.keys() == {name for name,learner in LEARNERS.items() if learner.phases}
     assert all(v['of_peak'] == pytest.approx(v['floor_ms']/v['ms']) and 0 < v['kernels_ms'] and 0 < v['in_place_ms'] for v in steps.values())
     assert bench_feeding(repeats=1)['ratio'] > 0
     seconds, extra = select_once('weighted_anchors', 5000, 8)
@@ -31,6 +31,13 @@ def test_pieces():
     assert bench_lockstep('cpu', (2,), 2, 'classifier', repeats=1).keys() == {'separate', '2'}
     found = machine()
     assert found['peak_gflop_s'] > 1 and found['bandwidth_gb_s'] > .1 and found['cores'] >= 1
+
+def test_a_learner_that_takes_no_steps_has_none_to_measure(monkeypatch):
+    "The wing beyond the paper adds such."
+    learners = dict(classifier=LEARNERS['classifier'], fits=Learner(fit=lambda t: None))
+    monkeypatch.setattr('m2vaal_nb.scale.training_step.LEARNERS', learners)
+    monkeypatch.setattr('m2vaal_nb.scale.training_step.bench_step', lambda learner, *_: learner)
+    assert bench_steps(repeats=1) == dict(classifier=LEARNERS['classifier'])
 
 def test_work_beside_other_programs_is_measured_and_shown():
     threads, calls = torch.get_num_threads(), pieces_of_a_round(n=2000, budget=5, steps=1, images=50)

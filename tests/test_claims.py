@@ -107,6 +107,15 @@ def test_a_number_of_one_seed_or_none_is_undecided():
     assert rule(one).word == rule(none).word == OPEN
     assert rule(one).evidence.endswith('n=1') and rule(none).evidence == 'accuracy: nothing measured, n=0'
 
+def test_a_share_is_shown_as_one():
+    "Two seeds far apart give an interval that no share can have; the verdict knows all of it."
+    one, two = .7, .9
+    far = runs({'a': 0}, seeds=range(2))
+    far = far.assign(test_acc=np.where(far.seed == 0, one, two))
+    def said(least, holds=between(-.1, 1.1)): return number('fig4', 'accuracy', mean_of('test_acc'), holds, least=least)(dict(fig4=far))
+    assert said(0).evidence == 'accuracy: 80.0% [0.0%, 100.0%], n=2' and said(0).word == OPEN
+    assert said(-1).evidence == 'accuracy: 80.0% [-47.1%, 100.0%], n=2'
+
 def test_as_good_is_not_the_absence_of_evidence():
     noisy = dict(fig2a=runs({'a': .8, 'b': .8}, noise=.2))
     assert better('fig2a', 'a', 'b')(noisy).word == as_good('fig2a', 'a', 'b')(noisy).word == OPEN

@@ -1,13 +1,15 @@
 "Whatever stops a run, the same command ends with the log of a run that nothing stopped."
-import multiprocessing, os, resource, shutil, signal, subprocess, sys, time
+import importlib, multiprocessing, os, pickle, resource, shutil, signal, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, psutil, pytest, torch
 from m2vaal_nb.experiments import one_by_one, plan, protocol_for, run_grid
 from m2vaal_nb.foundations.log import read_log
 from m2vaal_nb.samplers import SAMPLERS
-from m2vaal_nb.loop import Job, run
-from m2vaal_nb.scale.workers import Worker, on_workers
+from m2vaal_nb.losses import LEARNERS, Learner
+from m2vaal_nb.loop import Job, Training, run, start_pool
+from m2vaal_nb.scale.lockstep import covers, in_lockstep, lockstep_key, train_lockstep
+from m2vaal_nb.scale.workers import Worker, on_workers, sendable
 
 METHODS = ['margin', 'vaal', 'm2_vaal_no_adv']
 
@@ -173,6 +175,45 @@ def test_a_failing_run_does_not_stop_the_others(few, tiny, tmp_path):
     with pytest.raises(ValueError, match='Training diverged'): list(on_workers(2).lines(jobs, tmp_path, 'cpu', few))
     assert [len(read_log(job.log(tmp_path))) for job in jobs] == [0, 3, 3]
 
+def test_a_failing_run_does_not_stop_those_in_lockstep_with_it(few, tiny, tmp_path, monkeypatch):
+    "Of runs in one step one diverges, one picks nonsense, and one of another step fits nothing."
+    def fails(t): raise ZeroDivisionError('nothing to fit')
+    monkeypatch.setitem(LEARNERS, 'fails', Learner(fit=fails))
+    monkeypatch.setitem(SAMPLERS, 'late', lambda view, budget: view.ids[:budget if len(view) < 1000 else 1])   # the dry run is passed
+    vae = replace(tiny, learner='m2_vaal')
+    parts = dict(lost=dict(lam=1e39), nonsense=dict(sampler='late'), whole={})
+    jobs = [Job(replace(vae, **kw), name, 0) for name,kw in parts.items()] + [Job(tiny, 'random', 0)]
+    with pytest.raises(ValueError, match='Training diverged'): list(in_lockstep().lines(jobs, tmp_path/'both', 'cpu', few))
+    assert [len(read_log(job.log(tmp_path/'both'))) for job in jobs] == [0, 0, 3, 3]
+    with pytest.raises(ValueError, match='nonsense|must pick'): list(in_lockstep().lines(jobs[1:], tmp_path/'one', 'cpu', few))
+    for job in jobs[2:]: list(in_lockstep().lines([job], tmp_path/'alone', 'cpu', few))
+    for job in jobs[2:]: assert [l['queried'] for l in read_log(job.log(tmp_path/'both'))] == [l['queried'] for l in read_log(job.log(tmp_path/'alone'))]
+    fitted = train_lockstep([Training(start_pool(few, tiny, 0)[0], replace(tiny, learner='fails'), 0, 0)])
+    assert isinstance(fitted[0], ZeroDivisionError)
+
+def test_learners_that_cannot_share_a_step_take_turns(few, tiny, tmp_path, monkeypatch):
+    "Each has a term of its own, or the same terms of another pass: in lockstep they log what they log alone."
+    most = LEARNERS['m2_vaal']
+    first, d = most.phases
+    def plain(*args): return first.forward(*args)
+    def part(terms, forward=first.forward): return replace(most, phases=(replace(first, forward=forward, terms={t: first.terms[t] for t in terms}), d))
+    own = dict(adv=part(['classification', 'adversarial']), kl=part(['classification', 'reconstruction', 'kl']),
+               other=part(['classification', 'adversarial'], plain))
+    for name,learner in own.items(): monkeypatch.setitem(LEARNERS, name, learner)
+    jobs = [Job(replace(tiny, learner=name), name, 0) for name in own]
+    assert len({lockstep_key(job.protocol) for job in jobs}) == 1
+    for job in jobs: list(run(job, tmp_path/'alone', 'cpu', few))
+    list(in_lockstep().lines(jobs, tmp_path/'both', 'cpu', few))
+    for job in jobs:
+        a, b = (read_log(job.log(tmp_path/d)) for d in ('alone', 'both'))
+        assert [l['queried'] for l in a] == [l['queried'] for l in b]
+        for one,two in zip(a, b): assert one['train_loss'] == pytest.approx(two['train_loss'], rel=1e-3)
+    pool, _ = start_pool(few, tiny, 0)
+    with pytest.raises(ValueError, match='cannot share a step'): train_lockstep([Training(pool, job.protocol, 0, 0) for job in jobs])
+    wide = Job(replace(tiny, learner='m2_vaal'), 'wide', 0)
+    assert covers(most, own['adv']) and covers(most, own['kl']) and not covers(own['adv'], own['other'])
+    list(in_lockstep(2).lines([*jobs[:2], wide], tmp_path/'wide', 'cpu', few))       # the one that covers both is not in their step
+
 def test_a_worker_that_died_while_it_was_idle(few, tiny, tmp_path):
     "It is let go without a word; given a run, it is heard to be dead."
     worker = Worker('cpu', few)
@@ -187,6 +228,41 @@ def test_a_sampler_without_a_file_is_named(few, tiny, tmp_path, monkeypatch):
     jobs = [Job(replace(tiny, sampler='mine'), 'mine', 0), Job(tiny, 'random', 0)]
     with pytest.raises(ValueError, match='The sampler mine cannot go to another process'): list(on_workers(2).lines(jobs, tmp_path, 'cpu', few))
     assert len(read_log(jobs[1].log(tmp_path))) == 3
+
+class Two(Exception):
+    "Is pickled, and cannot be read again."
+    def __init__(self, a, b): super().__init__(f'{a} and {b}')
+class Held(Exception):
+    "Cannot be pickled."
+    def __init__(self): self.why = lambda: 'no'
+class Both(ValueError):
+    "Comes back as another kind of error."
+    def __reduce__(self): return ValueError, ('both',)
+
+@pytest.mark.parametrize('error', [Two(1, 2), Held(), Both('two')], ids=['cannot be read', 'cannot be pickled', 'comes back as another'])
+def test_an_error_that_cannot_travel_is_told_in_words(error, monkeypatch):
+    said = sendable(error)
+    assert type(said) is RuntimeError and str(said) == f'{type(error).__name__}: {error}'
+    assert str(pickle.loads(pickle.dumps(said))) == str(said)
+
+def test_an_error_that_can_travel_is_itself():
+    for error in (ValueError('one sentence'), KeyError('k'), OSError(28, 'full')): assert sendable(error) is error
+
+STRANGE = """class Two(Exception):
+    def __init__(self, a, b): super().__init__(f'{a} and {b}')
+def strange(view, budget):
+    if budget > 2 and len(view) > 1000: raise Two(1, 2)      # the dry run is passed
+    return view.ids[:budget]
+"""
+
+def test_a_strange_error_does_not_end_the_grid(few, tiny, tmp_path, monkeypatch):
+    (tmp_path/'strange_of_a_test.py').write_text(STRANGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv('PYTHONPATH', f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setitem(SAMPLERS, 'strange', importlib.import_module('strange_of_a_test').strange)
+    jobs = [Job(replace(tiny, sampler='strange'), 'strange', 0), Job(tiny, 'random', 0)]
+    with pytest.raises(RuntimeError, match='Two: 1 and 2'): list(on_workers(1).lines(jobs, tmp_path/'out', 'cpu', few))
+    assert [len(read_log(job.log(tmp_path/'out'))) for job in jobs] == [0, 3]
 
 def test_workers_die_with_their_parent(grid, tmp_path):
     pid = forked(lambda: grid('orphans'))

@@ -15,6 +15,8 @@ from m2vaal_nb.paper.pictures import latent_map
 from m2vaal_nb.paper.revisit import revisit, rewind
 from m2vaal_nb.foundations.log import read_log
 from m2vaal_nb.loop import Job, run
+from m2vaal_nb.foundations.machine import n_cores
+from m2vaal_nb.scale.cluster import on_ray
 from m2vaal_nb.scale.lockstep import in_lockstep
 from m2vaal_nb.scale.workers import on_workers
 from m2vaal_nb.losses import LEARNERS
@@ -46,6 +48,13 @@ def test_the_last_of_two_workers_has_its_own_time_to_go():
     tell(progress, dict(line, method='random', timing=dict(train=8., score=2.)))
     assert 'about 1 min 50 s left' in said[-1]                 # two rounds of vaal at 5.5 times 10 s, one after the other: no less
     assert [duration(s) for s in (3, 61, 3600*2+120)] == ['3 s', '1 min 01 s', '2 h 02 min']
+
+def test_no_time_is_told_where_nobody_knows_how_many_runs_go_at_once(few, tmp_path):
+    "A cluster may have more cores than this machine, and grow."
+    said = []
+    go(plan('demo', ['random'], [0], **SMALL), tmp_path, few, replace(one_by_one, at_once=None), said.append)
+    assert len(said) == 2 and not any('left' in s for s in said)
+    assert on_ray('ray://head:10001').at_once is None and on_ray().at_once == n_cores()
 
 def test_a_shared_round_0_changes_no_log(logs, few, tmp_path):
     "random and margin of one seed share a training; alone they log the same."

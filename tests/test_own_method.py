@@ -5,7 +5,7 @@ import numpy as np, pytest, torch
 from torchvision.transforms.v2.functional import to_pil_image
 from m2vaal_nb import cli, experiments
 from m2vaal_nb.data import DATASETS, PoolView
-from m2vaal_nb.experiments import METHODS, read_results
+from m2vaal_nb.experiments import METHODS, Method, read_results
 from m2vaal_nb.foundations.log import read_log
 from m2vaal_nb.own_images.labelled_folder import folder_dataset
 from m2vaal_nb.samplers import SAMPLERS
@@ -150,6 +150,12 @@ def test_wrong(what, photos, capsys):
     assert stop.value.code == 1 and err.count('\n') == 1 and says in err
     assert not Path('out').exists()
 
+def test_a_file_that_cannot_be_imported_leaves_no_module(here):
+    Path('my.py').write_text('half = 1\n1/0')
+    before = set(sys.modules)
+    with pytest.raises(ValueError, match='ZeroDivisionError in line 2'): take_sampler('my.py:ratio')
+    assert set(sys.modules) == before
+
 def test_a_sampler_alone_is_a_method(here):
     "Its name is the slug; who asks says what is trained."
     assert take_method('my.py:ratio') == 'ratio' and METHODS['ratio'].learner == 'classifier'
@@ -161,6 +167,12 @@ def test_a_sampler_alone_is_a_method(here):
 def test_our_own_parts_combine():
     assert take_method('both=m2_vaal+margin') == 'both' and METHODS['both'].sampler == 'margin'
     assert take_method('both=m2_vaal+entropy') == 'both' and METHODS['both'].sampler == 'entropy'      # taken anew
+
+def test_a_guest_without_a_colour_keeps_its_name(monkeypatch):
+    guest = Method('a guest', 'classifier', 'margin')
+    monkeypatch.setitem(METHODS, 'guest', guest)
+    with pytest.raises(ValueError, match='guest is a method of ours'): take_method('guest=classifier+entropy')
+    assert METHODS['guest'] is guest
 
 def test_a_strategy_of_scikit_activeml(photos):
     pytest.importorskip('skactiveml')

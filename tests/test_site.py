@@ -58,6 +58,23 @@ def test_signatures_show_no_raw_links(nb, site):
         for code in re.findall(r'```python(.*?)```', text, flags=re.S): assert '](http' not in code, code
 
 @pytest.mark.parametrize('nb', NBS, **nb_ids)
+def test_docs_stand_in_the_order_of_the_source(nb, site):
+    "nbdev shows the last definition of a cell first, and a cell's source in between."
+    written = re.findall(r'^(?:def|class) (\w+)', '\n'.join(cells(nb, 'code')), flags=re.M)
+    docs, source = [], ''
+    for c in json.loads((site/nb.relative_to(ROOT/'nbs')).read_text(encoding='utf-8'))['cells']:
+        if found := re.search(r'^show_doc\((\w+)', ''.join(c['source']), flags=re.M):
+            docs.append(found[1])
+            assert not re.search(rf'^(?:def|class) {found[1]}\b', source, flags=re.M), f'the source of {found[1]} is above its docs'
+        elif 'code-fold: show' in ''.join(c['source']): source += ''.join(c['source']) + '\n'
+    assert docs == sorted(docs, key=written.index)
+
+@pytest.mark.parametrize('page, names', [('01_models', ['NETS']), ('03_samplers', ['BLOCK']), ('04_loop', ['CHOICES', 'COUNTS', 'WEIGHTS'])])
+def test_tables_and_sizes_that_pages_speak_of_are_shown(page, names, site):
+    shown = '\n'.join(source for source in cells(site/f'{page}.ipynb', 'code') if 'code-fold: show' in source)
+    for name in names: assert re.search(rf'^{name} = ', shown, flags=re.M), name
+
+@pytest.mark.parametrize('nb', NBS, **nb_ids)
 def test_no_link_inside_a_link(nb, site):
     for text in cells(site/nb.relative_to(ROOT/'nbs'), 'markdown'):
         assert not re.search(r'\[[^\[\]]*\[[^\]]*\]\([^)]*\)[^\[\]]*\]\(', text), text[:200]

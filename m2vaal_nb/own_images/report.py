@@ -133,9 +133,9 @@ def folder_picture(
     paths:list, # Of its images, by id
 )->Callable: # Id -> PIL image; None where it cannot be read
     "Looks an image up."
-    from m2vaal_nb.own_images.labeller import folder_scales
-    from m2vaal_nb.own_images.pixels import Unreadable, read_picture
-    scales = folder and folder_scales(folder, paths)
+    from m2vaal_nb.own_images.pixels import Scales, Unreadable, read_picture
+    some = paths[::max(1, len(paths)//100)]
+    scales = folder and Scales([folder/path for path in some])
     def look(i):
         if folder is None: return None
         try: return read_picture(folder/paths[i], scales, 96)
@@ -343,9 +343,11 @@ def suspects_section(
 # %% ../../nbs/own_images/report.ipynb #b0d10051
 COLOURS = '''
 :root { color-scheme: light dark;
-  --ink: #1c1e21; --soft: #5d6470; --paper: #fff; --card: #f5f6f8; --edge: #dcdfe4; --hue: #0b62a8; --band: #0b62a833 }
+  --ink: #1c1e21; --soft: #5d6470; --paper: #fff; --card: #f5f6f8; --edge: #dcdfe4;
+  --hue: #0b62a8; --band: #0b62a833 }
 @media (prefers-color-scheme: dark) { :root {
-  --ink: #e8eaed; --soft: #a3abb8; --paper: #15171a; --card: #1f2226; --edge: #363b42; --hue: #6db7f2; --band: #6db7f240 } }
+  --ink: #e8eaed; --soft: #a3abb8; --paper: #15171a; --card: #1f2226; --edge: #363b42;
+  --hue: #6db7f2; --band: #6db7f240 } }
 .chart text { fill: var(--soft); font-size: 12px }
 .chart circle, .mark { fill: var(--hue) }
 .line { fill: none; stroke: var(--hue); stroke-width: 2 }
@@ -353,6 +355,8 @@ COLOURS = '''
 line.rule { stroke: var(--edge) }
 rect.rule { fill: var(--edge); opacity: .5 }
 '''
+
+# %% ../../nbs/own_images/report.ipynb #b0d1005c
 PLACES = '''
 * { box-sizing: border-box }
 body { margin: 0 auto; max-width: 76rem; padding: 1rem 1.2rem 3rem;

@@ -115,7 +115,7 @@ INTRODUCTION = [
     Claim('1', 'The latent space suits the choice of representative and diverse images '
           'better than pixels do.', 'why', all_of(
         number('latents', 'neighbours of the same class, z − pixels',
-               minus(in_kingma('neighbours', 'z'), in_kingma('neighbours', 'pixels')), above(0)),
+               minus(in_kingma('neighbours', 'z'), in_kingma('neighbours', 'pixels')), above(0), least=-1),
         number('latents', 'evenness of classes of a choice that covers the space, z − pixels',
                minus(in_kingma('evenness', 'z'), in_kingma('evenness', 'pixels')),
                above(0), percent=False))),
@@ -211,7 +211,7 @@ CHOOSING = [
                  last_minus_first('squared_error'), below(0), percent=False)),
     Claim('4.2.2', 'Predictions improve with more labels.', 'fig3',
           number('fig3', 'test accuracy, 2,000 − 500 labels',
-                 last_minus_first('test_acc'), above(0)))]
+                 last_minus_first('test_acc'), above(0), least=-1))]
 
 # %% ../../nbs/paper/claims.ipynb #7bfcdb6c
 ALGORITHMS = [
@@ -238,7 +238,7 @@ PICKS = [
           'about 30% of them where it is right for 70%.', 'fig4',
           number('fig4', 'share of random picks that the classifier has wrong, less its test error',
                  minus(share_wrong('kingma_random'), error_while_buying('kingma_random')),
-                 between(-.1, .1)), after=True),
+                 between(-.1, .1), least=-1), after=True),
     Claim('4.2.3', "Algorithm 2's picks are mostly images that the classifier has wrong.", 'fig4',
           number('fig4', "share of Algorithm 2's picks it has wrong",
                  share_wrong('algorithm_2'), above(.5)), after=True),
@@ -252,7 +252,7 @@ EASY_CLASSES = [
     Claim('4.2.3', 'Algorithm 1 spends labels on classes that the classifier is sure of: '
           'fewer of its picks are wrong than of Algorithm 2.', 'fig4',
           number('fig4', 'share wrong, Algorithm 2 − Algorithm 1',
-                 minus(share_wrong('algorithm_2'), share_wrong('algorithm_1')), above(0))),
+                 minus(share_wrong('algorithm_2'), share_wrong('algorithm_1')), above(0), least=-1)),
     Claim('4.2.3', 'Algorithm 1 picks as many of each predicted class as of any other, '
           'however sure the classifier is.', 'fig4',
           by_construction('2,000 made-up rows, the largest predicted class ten times the smallest: '
@@ -275,7 +275,7 @@ def less_even_than_random(method):
 def less_wrong_than_random(method):
     "Are fewer of the picks wrong than of random ones?"
     f = minus(share_wrong(method), share_wrong('kingma_random'))
-    return number('fig4', f'share of picks it has wrong, {method} − random', f, below(0))
+    return number('fig4', f'share of picks it has wrong, {method} − random', f, below(0), least=-1)
 
 CONCLUSION = [
     Claim('5', 'The picks of Algorithms 1 and 2 are less diverse than random ones.', 'fig4', all_of(

@@ -115,9 +115,10 @@ def number(
     f:Callable, # Rounds of a seed -> number
     holds:Callable, # Number -> does the claim hold?
     percent:bool=True, # Shown in percent
+    least:float=0., # Least that a share can be, or -1 for a difference of shares; shown is no less
 )->Callable: # Results -> verdict
     "Does a claim hold for the whole interval of a mean over seeds, or for none of it?"
-    show = '{:.1%}'.format if percent else '{:.3g}'.format
+    def show(v): return f'{min(max(v, least), 1):.1%}' if percent else f'{v:.3g}'
     def rule(results):
         if name not in results: return Verdict(OPEN, f'{name} has not been run')
         by_seed = {seed: f(runs) for seed,runs in results[name].groupby('seed')}

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['HELLO', 'go_on', 'as_arrays', 'Runner', 'need_ray', 'check_address', 'connected', 'pick_cluster_device', 'Driver',
-           'answered', 'moved_on', 'next_line', 'run_on_ray', 'on_ray']
+           'answered', 'next_line', 'run_on_ray', 'on_ray']
 
 # %% ../../nbs/scale/cluster.ipynb #5efe8e63
-import json, logging, os, re, socket, tempfile, warnings
+import json, logging, os, re, socket, tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,11 +17,11 @@ from pathlib import Path
 from ..foundations.download import reason
 from ..foundations.files import check_folder
 from ..foundations.log import only_writer, write_line
-from ..foundations.machine import n_cores
+from ..foundations.machine import n_cores, warn_if_moved
 from ..data import Dataset
 from ..loop import Job, Protocol, run, stored_lines
 from ..experiments import Engine, dataset
-from .workers import Patience, learn, meanings
+from .workers import Patience, learn, meanings, sendable
 
 # %% ../../nbs/scale/cluster.ipynb #5ff1b105
 def go_on(
@@ -53,7 +53,7 @@ class Runner:
         try:
             line = next(self.lines, None)
             return ('done', None) if line is None else ('line', line)
-        except Exception as e: return 'failed', e
+        except Exception as e: return 'failed', sendable(e)
 
 # %% ../../nbs/scale/cluster.ipynb #416ec1eb
 def need_ray():
@@ -155,13 +155,6 @@ def answered(
     except ray.exceptions.RayError as e: return 'died', e
     except (ValueError, OSError) as e: return 'failed', e
 
-# %% ../../nbs/scale/cluster.ipynb #811a63fd
-def moved_on(path:Path, lines:list, line:dict):
-    "Warn when a run goes on on another kind of machine, or with other versions."
-    about = {k: line[k] for k in ('versions', 'host')}
-    before = {k: lines[-1][k] for k in about} if lines else about
-    if before != about: warnings.warn(f"{path} was begun with {before} and goes on with {about}.")
-
 # %% ../../nbs/scale/cluster.ipynb #14af8061
 def next_line(driver:Driver)->dict|None: # None where a run has ended
     "Wait for whatever comes first."
@@ -169,7 +162,7 @@ def next_line(driver:Driver)->dict|None: # None where a run has ended
     runner, job, path, lines = driver.going.pop(ref)
     what, news = answered(driver.ray, ref, path, lines)
     if what == 'line':
-        moved_on(path, lines, news)
+        warn_if_moved(path, lines, news)
         lines.append(news)
         driver.going[runner.next.remote()] = runner, job, path, lines
         return news
@@ -209,4 +202,5 @@ def on_ray(
     tries:int=3, # How often a run may lose its runner
 )->Engine:
     "Runs are done by a Ray cluster."
-    return Engine(partial(run_on_ray, address, tries=tries), at_once=n_cores())
+    at_once = None if address else n_cores()    # how large a cluster is, or grows, it does not say
+    return Engine(partial(run_on_ray, address, tries=tries), at_once)

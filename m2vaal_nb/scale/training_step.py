@@ -196,9 +196,10 @@ def bench_steps(
     repeats:int=20, # Of each
     compile:bool=False, # Also through torch.compile, where there is a C++ compiler?
 )->dict: # Learner -> GFLOP, milliseconds and ratios
-    "A training step of every learner, small preset, batches of 64 + 64."
+    "A training step of every learner that takes steps, small preset, batches of 64 + 64."
     compile = compile and shutil.which('c++') is not None
-    return {name: bench_step(learner, repeats, compile) for name,learner in LEARNERS.items()}
+    steps = {name: learner for name,learner in LEARNERS.items() if learner.phases}
+    return {name: bench_step(learner, repeats, compile) for name,learner in steps.items()}
 
 # %% ../../nbs/scale/training_step.ipynb #790d44fb
 def quality(
