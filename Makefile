@@ -15,9 +15,10 @@ demo: $(READY) ## a small active-learning run, its table and figure in out/
 	$(BIN)/m2vaal_demo
 
 # One thread each: two workers share the cores, and results do not depend on how many there are.
+# A file's tests stay together, so that what they share is made once.
 test: $(READY) ## run every notebook, then the tests
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print --timing
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile tests
 
 test-lab: need-chromium $(READY) ## run every notebook in JupyterLab in a browser; screenshots in out/lab/
 	$(BIN)/pytest -q -m lab --durations=0 tests/test_lab.py tests/test_label_lab.py
@@ -25,7 +26,7 @@ test-lab: need-chromium $(READY) ## run every notebook in JupyterLab in a browse
 test-cluster: $(READY) ## run grids on a local Ray, with workers killed
 	$(BIN)/pytest -q -m cluster --durations=0 tests/test_cluster.py
 
-test-labelstudio: $(STUDIO) $(READY) ## label in a real Label Studio on this machine, and read what it exports
+test-labelstudio: $(STUDIO) $(READY) ## label in a real Label Studio on this machine: read what it exports, answer what it asks
 	$(BIN)/pytest -q -m labelstudio --durations=0 tests/test_label_studio_server.py
 
 need-chromium:

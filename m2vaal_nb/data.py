@@ -25,7 +25,7 @@ from .foundations.machine import one_thread
 
 # %% ../nbs/00_data.ipynb #86dc4e1c
 def as_inputs(
-    x_N, # (N, channels, height, width) uint8 images, or (N, D) features, in any form
+    x_N, # (N, channels, height, width) uint8 images, or (N, D) features; array or tensor
     name:str='Images', # What they are called in a complaint
 )->Tensor: # As they are; features in single precision at least
     "Images or features of images; `ValueError` when they are neither."
@@ -119,9 +119,9 @@ def need_for_sale(
     labelled:np.ndarray, # (L,) ids whose labels were bought
 ):
     "`ValueError` when some ids are not in the pool, labelled already, or asked for twice."
-    if len(np.unique(ids)) < len(ids):
-        twice = some(ids, np.bincount(ids)[ids] > 1)
-        raise ValueError(f"These ids were asked for twice in one query: {twice}.")
+    found, times = np.unique(ids, return_counts=True)
+    if (times > 1).any():
+        raise ValueError(f"These ids were asked for twice in one query: {some(found, times > 1)}.")
     if (old := np.isin(ids, labelled)).any():
         raise ValueError(f"These ids are already labelled: {some(ids, old)}.")
     if not (there := np.isin(ids, pool)).all():
@@ -141,9 +141,14 @@ class Pool:
     y:np.ndarray=field(default_factory=_no_ids) # (L,) int64, their labels
 
     def __post_init__(self):
-        labelled = as_ids(self.labelled)
+        x, ids, labelled = as_inputs(self.x), as_ids(self.ids), as_ids(self.labelled)
+        if len(ids) and ids.max() >= len(x):
+            raise ValueError(f"There are {len(x)} images, but the ids of the pool go up to {ids.max()}.")
+        if len(np.unique(ids)) < len(ids):
+            raise ValueError("The ids of a pool must all be different.")
+        need_for_sale(labelled, ids, _no_ids())
         y = as_labels(self.y, len(labelled), len(self.classes))
-        vars(self).update(x=as_inputs(self.x), ids=as_ids(self.ids), labelled=labelled, y=y)
+        vars(self).update(x=x, ids=ids, labelled=labelled, y=y)
     @cached_property
     def unlabelled(self)->np.ndarray:
         "The ids still for sale, sorted."
@@ -175,7 +180,7 @@ def even_shares(
 def initial_ids(
     y_N, # (N,) every label, by dataset id
     ids, # (P,) ids of the pool
-    n:int, # How many to choose, 1 to P
+    n:int, # How many to choose, 0 to P
     classes=(), # Classes to choose from; all when empty
     balanced:bool=False, # The same number of each class? What does not divide goes to classes at random
     seed:int=0, # Run seed, ≥ 0
@@ -191,8 +196,8 @@ def initial_ids(
     g = rng(seed, 'init')
     order = g.permutation(ids)
     order = order[np.isin(y_N[order], wanted)]
-    if not 1 <= as_int(n, 'n') <= len(order):
-        raise ValueError(f"{n} initial labels were asked for: allowed are 1 to {len(order)}.")
+    if not 0 <= as_int(n, 'n') <= len(order):
+        raise ValueError(f"{n} initial labels were asked for: allowed are 0 to {len(order)}.")
     if not as_flag(balanced, 'balanced'): return order[:n]
     return g.permutation(np.concatenate(even_shares(order, y_N[order], g.permutation(wanted), n)))
 

@@ -37,7 +37,7 @@ from .samplers import SAMPLERS
 class Buying:
     "Which labels an experiment buys."
     dataset:str='fashion_mnist' # Name of the images, such as fashion_mnist, mnist or cifar10
-    n_init:int=500 # Labels to start from
+    n_init:int=500 # Labels to start from; 0 only where features are read
     init_classes:tuple=() # Classes of the first labels; all when empty
     init_balanced:bool=False # Equal numbers of first labels from each class?
     budget:int=64 # Labels to buy in a round (the paper's b)
@@ -90,7 +90,7 @@ def checked_protocol(p:Protocol)->dict: # Its fields, as values of Python's own
     for name,allowed in CHOICES.items(): v[name] = as_name(v[name], allowed, name)
     for name in COUNTS:
         if name == 'rounds' and p.rounds is None: continue
-        v[name] = as_int(v[name], name, low=int(name != 'warmup_steps'))
+        v[name] = as_int(v[name], name, low=int(name not in ('n_init', 'warmup_steps')))
     for name in WEIGHTS: v[name] = as_number(v[name], name, low=0)
     v['init_balanced'] = as_flag(p.init_balanced, 'init_balanced')
     v['init_classes'] = tuple(as_labels(p.init_classes, name='`init_classes`').tolist())
@@ -358,7 +358,7 @@ def discriminator_quality(
     "How well P(labelled) tells labelled from unlabelled rows."
     if d_L is None: return dict(d_acc=None, d_auc=None)
     d_L, d_U = (as_scores(d).numpy() for d in (d_L, d_U))
-    if not len(d_U): return dict(d_acc=None, d_auc=None)
+    if not len(d_L) or not len(d_U): return dict(d_acc=None, d_auc=None)
     from sklearn.metrics import balanced_accuracy_score, roc_auc_score
     truth = np.repeat([1, 0], [len(d_L), len(d_U)])
     d = np.concatenate([d_L, d_U])
@@ -392,6 +392,8 @@ def dry_run(
     learner = LEARNERS[p.learner]
     if p.warmup_steps and 'encoder' not in learner.nets:
         raise ValueError("`warmup_steps` trains a VAE, and this learner has none.")
+    if not learner.fit and not p.n_init:
+        raise ValueError(f"`n_init` is 0, but the learner {p.learner} needs a label to begin.")
     there = 'features' if pool.x.ndim == 2 else 'images'
     reads = 'features' if learner.fit else 'images'
     if there != reads:
@@ -512,7 +514,7 @@ def run(
     with open_run(job, folder, device, data) as going:
         while t := going.ask():
             started, p = time.perf_counter(), t.protocol
-            alike = replace(p, sampler='random', budget=1, max_labels=p.n_init, rounds=None)
+            alike = replace(p, sampler='random', budget=1, max_labels=p.n_init + 1, rounds=None)
             key = alike, t.seed, t.round
             trained = shared[key] if key in shared else train_round(t)
             if t.round == 0:

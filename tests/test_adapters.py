@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np, pytest, sklearn, torch
 from sklearn.linear_model import LogisticRegression
 from m2vaal_nb import samplers
+from m2vaal_nb.beyond import guests                # the strategies on features, and their utilities
 from m2vaal_nb.interop.modal import modal_query
 from m2vaal_nb.interop.scikit_activeml import SamplerStrategy, as_sampler
 from m2vaal_nb.interop.views import check_rows, utilities, view_of
 from m2vaal_nb.data import PoolView
 from m2vaal_nb.samplers import SAMPLERS
 
-OURS = ('random', 'least_confidence', 'margin', 'entropy', 'class_anchors', 'weighted_anchors')
+OURS = ('random', 'least_confidence', 'margin', 'entropy', 'class_anchors', 'weighted_anchors', 'badge', 'coreset', 'typiclust', 'probcover',
+    'max_herding', 'uherding', 'power_margin', 'cluster_margin', 'doubt_herding')
+FEATURES = 'random', 'coreset', 'typiclust', 'max_herding'      # these look at no probabilities
 every = pytest.mark.parametrize('name', OURS)
 try: import skactiveml
 except ImportError: skactiveml = None
@@ -52,7 +55,8 @@ def test_skactiveml_contract(blobs, name, how):
     strategy = SamplerStrategy(name, random_state=3)
     picks, u = strategy.query(X, missing(y, known), parzen(), candidates=candidates, batch_size=7, return_utilities=True)
     assert picks.dtype.kind == 'i' and len(set(picks)) == 7 and set(picks) <= set(at) and u.shape == (7, n)
-    np.testing.assert_allclose(u[range(7), picks], np.nanmax(u, 1), rtol=1e-8)
+    if name != 'badge': np.testing.assert_allclose(u[range(7), picks], np.nanmax(u, 1), rtol=1e-8)
+    else: assert np.nanargmax(u[0]) == picks[0] and (u[range(7), picks] > 0).all()     # it draws the rest
     for i in range(7): assert set(np.flatnonzero(~np.isnan(u[i]))) == set(at) - set(picks[:i])
     assert (strategy.query(X, missing(y, known), parzen(), candidates=candidates, batch_size=7) == picks).all()
 
@@ -125,7 +129,8 @@ def template():
             self._test_param('init', 'embed', cases, replace_init_params=dict(sampler='weighted_anchors'))
         def test_query_param_clf(self):
             from skactiveml.classifier import SklearnClassifier
-            super().test_query_param_clf(test_cases=[(LogisticRegression(), TypeError), (SklearnClassifier(LogisticRegression(), classes=[0, 1]), None)])
+            super().test_query_param_clf(test_cases=[(LogisticRegression(), TypeError), (SklearnClassifier(LogisticRegression(), classes=[0, 1]), None),
+                (None, None if self.sampler in FEATURES else ValueError)])
         def test_query(self):
             X, y, clf = (self.query_default_params_clf[k] for k in ('X', 'y', 'clf'))
             self.assertEqual(set(SamplerStrategy(self.sampler).query(X, y, clf, batch_size=4)), {2, 3, 4, 5})

@@ -66,8 +66,8 @@ CALLS = { # what is wrong: (the call, what its sentence says)
     'an oracle that says too little': (lambda: replace(toy, oracle=lambda ids: ids[:0]).reveal([1]), 'must be 1 integers'),
     # the start
     'an initial class that does not exist': (lambda: first_ids(2, classes=(5,)), 'has class 5'),
-    'no initial labels': (lambda: first_ids(0), 'allowed are 1 to 6'),
-    'more initial labels than images': (lambda: first_ids(7), 'allowed are 1 to 6'),
+    'fewer initial labels than none': (lambda: first_ids(-1), 'allowed are 0 to 6'),
+    'more initial labels than images': (lambda: first_ids(7), 'allowed are 0 to 6'),
     'a balanced start that a class is too small for': (lambda: initial_ids(np.array([0, 0, 0, 1]), np.arange(4), 4, balanced=True), 'fewer than'),
     'a validation set of everything': (lambda: split_ids(5, 5, 0), 'at least one of 5'),
     'a negative validation set': (lambda: split_ids(5, -1, 0), '`n_val` is -1'),
@@ -75,7 +75,7 @@ CALLS = { # what is wrong: (the call, what its sentence says)
     # protocols
     **{f'unknown {k}': (lambda k=k: Protocol(**{k: 'nonsense'}), f"Unknown {k} 'nonsense': choose one of") for k in ('dataset', 'learner', 'sampler', 'size', 'elbo', 'space')},
     **{f'{k} of {v!r}': (lambda k=k, v=v: Protocol(**{k: v}), f'`{k}` is') for k,v in
-       [('steps', 0), ('steps', 1.5), ('rounds', 0), ('budget', 0), ('batch', -1), ('n_init', 0), ('latent', True), ('warmup_steps', -1), ('n_val', 0), ('lr', nan), ('lam', -1), ('beta', inf), ('eta', '1')]},
+       [('steps', 0), ('steps', 1.5), ('rounds', 0), ('budget', 0), ('batch', -1), ('n_init', -1), ('latent', True), ('warmup_steps', -1), ('n_val', 0), ('lr', nan), ('lam', -1), ('beta', inf), ('eta', '1')]},
     'classes that are names': (lambda: Protocol(init_classes=['cat', 'dog']), '`init_classes` must be numbers'),
     'classes that are fractions': (lambda: Protocol(init_classes=(1.5,)), '`init_classes` must be integers'),
     'balanced perhaps': (lambda: Protocol(init_balanced='no'), 'must be True or False'),
@@ -223,3 +223,15 @@ def test_no_network_and_no_apt(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 def test_there_are_many_of_them(): assert len(CALLS) + len(SHELL) + len(LOGS) + len(DAMAGE) >= 60
+
+
+@pytest.mark.parametrize('wrong,says', [
+    (dict(ids=[0, 9]), 'up to 9'), (dict(ids=[0, 0, 1]), 'must all be different'),
+    (dict(labelled=[5], y=[0]), 'not in the pool: 5'), (dict(labelled=[1, 1], y=[0, 0]), 'twice'),
+])
+def test_a_pool_holds_what_it_says(wrong, says):
+    with pytest.raises(ValueError, match=says): replace(toy, **wrong)
+
+
+def test_an_enormous_id_asked_for_twice_is_one_sentence():
+    with pytest.raises(ValueError, match='twice in one query: 1000000000000'): toy.reveal([10**12, 10**12])

@@ -74,3 +74,5 @@ def test_tables_show_the_published_run():
     shown = tables(found)
     assert set(shown['steps'].index) == set(PAPERS_LEARNERS) and shown['machine'].loc['cpu', 'one thread'] == found['machine']['cpu']
     assert set(shown['idle and beside four other programs, seconds'].columns) == {'idle', 'busy', 'ratio'}
+    lockstep, = [t for title,t in shown.items() if title.startswith('lockstep')]
+    assert 'gpu' not in lockstep.index and 'separate' in lockstep.index

@@ -7,7 +7,7 @@ from m2vaal_nb.experiments import one_by_one, plan, protocol_for, run_grid
 from m2vaal_nb.foundations.log import read_log
 from m2vaal_nb.samplers import SAMPLERS
 from m2vaal_nb.loop import Job, run
-from m2vaal_nb.scale.workers import on_workers
+from m2vaal_nb.scale.workers import Worker, on_workers
 
 METHODS = ['margin', 'vaal', 'm2_vaal_no_adv']
 
@@ -172,6 +172,15 @@ def test_a_failing_run_does_not_stop_the_others(few, tiny, tmp_path):
     jobs = [Job(protocol_for(replace(tiny, lr=lr), m), m, 0) for m,lr in (('random', 1e20), ('margin', 1e-3), ('entropy', 1e-3))]
     with pytest.raises(ValueError, match='Training diverged'): list(on_workers(2).lines(jobs, tmp_path, 'cpu', few))
     assert [len(read_log(job.log(tmp_path))) for job in jobs] == [0, 3, 3]
+
+def test_a_worker_that_died_while_it_was_idle(few, tiny, tmp_path):
+    "It is let go without a word; given a run, it is heard to be dead."
+    worker = Worker('cpu', few)
+    worker.process.kill()
+    worker.process.join()
+    worker.start(Job(tiny, 'random', 0), tmp_path)
+    assert worker.heard() == ('died', None)
+    worker.stop()
 
 def test_a_sampler_without_a_file_is_named(few, tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(SAMPLERS, 'mine', lambda view, budget: view.ids[:budget])

@@ -252,15 +252,17 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
         'own_images.audit.one_fold', 'own_images.report.'),
     'parts of a run, of a start and of an engine, behind their doors': ('data.even_shares', 'foundations.chance.epoch_rows',
         'loop.Buying', 'loop.Training', 'loop.pick', 'loop.dry_run', 'scale.workers.Patience', 'scale.workers.Crew',
-        'scale.workers.on_workers', 'scale.lockstep.in_lockstep', 'interop.scikit_activeml.spread'),
+        'scale.workers.on_workers', 'scale.lockstep.in_lockstep', 'interop.scikit_activeml.spread', 'interop.scikit_activeml.FeaturesOnly',
+        'interop.scikit_activeml.features_of'),
     'parts of a figure or of a rule, fed by logs': ('paper.pictures.map_points', 'paper.pictures.count_wrong', 'paper.pictures.figures_of',
         'paper.rules.'),
     'parts of learning features, and of strategies on them, behind their doors': ('beyond.contrast.moved', 'beyond.contrast.erased',
         'beyond.contrast.augmented', 'beyond.contrast.contrastive_loss', 'beyond.contrast.vae_loss', 'beyond.representation.rate',
         'beyond.representation.dealt', 'beyond.representation.one_pass', 'beyond.feature_learners.Head', 'beyond.feature_learners.two_halves',
-        'beyond.feature_learners.Model.predict', 'beyond.doubt_herding.Shuffled', 'beyond.doubt_herding.DensityRatio',
+        'beyond.feature_learners.Model.predict', 'beyond.propagation.Propagated', 'beyond.propagation.as_matrix', 'beyond.m1m2.M2', 'beyond.m1m2.M2.',
+        'beyond.m1m2.class_cost', 'beyond.m1m2.train_m2', 'beyond.m1m2.Guess', 'beyond.doubt_herding.Shuffled', 'beyond.doubt_herding.DensityRatio',
         'beyond.cover.pieces', 'beyond.cover.Rows', 'beyond.cover.nearest', 'beyond.cover.checked', 'beyond.cover.greedy', 'beyond.cover.drawn',
-        'beyond.cover.cover_of', 'beyond.strategies.Centres', 'beyond.strategies.sweep', 'beyond.strategies.Gradients', 'beyond.strategies.k_means',
+        'beyond.cover.cover_of', 'beyond.cover.to_cover', 'beyond.doubt_herding.doubt_weights', 'beyond.guests.', 'beyond.strategies.neighbour_distances', 'beyond.strategies.Centres', 'beyond.strategies.sweep', 'beyond.strategies.Gradients', 'beyond.strategies.k_means',
         'beyond.strategies.typical_first', 'beyond.strategies.typical_of_clusters', 'beyond.strategies.pure_delta',
         'beyond.strategies_speed.made_up_features', 'beyond.strategies_speed.rivals', 'beyond.strategies_speed.measured',
         'beyond.strategies_speed.side_by_side', 'beyond.strategies_speed.compare_speed'),
@@ -306,13 +308,13 @@ def features_of_6():
     from m2vaal_nb.beyond.contrast import Recipe, fresh
     return fresh(Recipe(), x_6.shape[1:]).eval()
 
-any_rows, any_id = {'fewer rows'}, {'fewer rows', 'too large'}
+any_rows = {'fewer rows'}
 z_18_2, y_18 = np.repeat(z_6_2, 3, 0) + np.arange(18)[:,None]/8, np.repeat(y_6, 3)
 DOORS = { # name: (what it gets besides, plain values other than the table's, bad values that are good there)
     'data.Dataset': (dict(classes='abc'), {}, {'x': {'pixels in rows'}, 'x_test': {'pixels in rows'}}),
     'data.split_ids': ({}, dict(n=9)),
     'data.lookup': ({}, {}, any_rows | {'too large'}),
-    'data.Pool': (dict(oracle=None, classes='abc'), dict(labelled=np.arange(6)), {'x': {'pixels in rows'}, 'ids': any_id, 'labelled': {'too large'}}),
+    'data.Pool': (dict(oracle=None, classes='abc'), dict(labelled=np.arange(6)), {'x': {'pixels in rows'}}),
     'data.Pool.reveal': (lambda: dict(self=replace(toy().pool, ids=np.arange(6), labelled=[], y=[])), {}, any_rows),
     'data.initial_ids': ({}, dict(n=3, ids=np.arange(6)), {'y_N': {'too large'}, 'ids': {'fewer rows'}}),
     'data.PoolView': ({}, {}, {'ids': {'too large'}, 'y_L': {'too large'}}),
@@ -337,7 +339,7 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'scale.workers.run_on_workers': (lambda tmp: dict(jobs=[], folder=tmp),),
     'own_images.folder.query_folder': (lambda tmp: dict(images=pictures(tmp), out=tmp/'next.csv', say=str), dict(size=8)),
     'own_images.images.square': ({}, dict(size=8)),
-    'own_images.query.known_pool': (dict(classes='abc'), {}, {'negative'}),
+    'own_images.query.known_pool': (dict(classes='abc'), {}, {'x_N': {'pixels in rows'}, 'y_N': {'negative'}}),
     'own_images.query.trained': (lambda: dict(pool=toy().pool, p=toy().p),),
     'own_images.query.view_blocks': (lambda: dict(nets=toy().nets, pool=toy().pool, p=replace(toy().p, learner='m2')),),
     'own_images.query.query_protocol': (dict(left=6, method='margin'),),
@@ -364,15 +366,19 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'beyond.contrast.Recipe': ({},),
     'beyond.representation.learn': (lambda: dict(recipe=importlib.import_module('m2vaal_nb.beyond.contrast').Recipe(passes=1, batch=2)),),
     'beyond.representation.embed': (lambda: dict(nets=features_of_6()), {}, {'fewer rows'}),
+    'beyond.m1m2.M2Recipe': ({},),
+    'beyond.propagation.propagate': (dict(h_N_D=z_6_2), dict(labelled=np.arange(6), n_classes=3)),
     'beyond.feature_learners.fit_head': (dict(h_L_D=z_6_2), dict(n_classes=3)),
     'beyond.feature_learners.tell_labelled': ({}, {}, any_rows),
     **{f'beyond.{name}': ({}, {}, {'z_L_D': any_rows}) for name in (
         'doubt_herding.doubt_herding_rows', 'strategies.badge_rows', 'strategies.cluster_margin_rows')},
     **{f'beyond.strategies.{name}': ({}, {}, {k: any_rows for k in ('z_U_D', 'p_U_C', 'z_L_D')}) for name in (
-        'coreset_rows', 'typiclust_rows', 'power_margin_rows')},
+        'coreset_rows', 'typiclust_rows', 'power_margin_rows', 'noisy_margins')},
     'beyond.strategies.probcover_rows': (dict(delta=.5), {}, {'z_L_D': any_rows, 'z_U_D': any_rows}),
     'beyond.cover.herding_rows': (dict(weight_U=None), {}, {'z_L_D': any_rows, 'z_U_D': any_rows}),
     'beyond.cover.cover_rows': (lambda: dict(weight_U=None, width=1., kernel=importlib.import_module('m2vaal_nb.beyond.cover').gauss), {}, {'z_L_D': any_rows, 'z_U_D': any_rows}),
+    'beyond.cover.covering': (lambda: dict(view=toy().view, covers=importlib.import_module('m2vaal_nb.beyond.cover').alike),),
+    'beyond.cover.cover_gains': (lambda: dict(weight_U=None, width=1., kernel=importlib.import_module('m2vaal_nb.beyond.cover').gauss), {}, {'z_L_D': any_rows, 'z_U_D': any_rows, 'picks': {'fewer rows'}}),
     **{f'beyond.{name}': (lambda: dict(view=toy().view),) for name in ('doubt_herding.doubt_herding', 'doubt_herding.doubt_shuffled',
         'doubt_herding.doubt_density', 'strategies.coreset', 'strategies.badge', 'strategies.typiclust', 'strategies.probcover',
         'strategies.max_herding', 'strategies.uherding', 'strategies.power_margin', 'strategies.cluster_margin')},
@@ -427,7 +433,7 @@ def shown_as(a):
 SLOW = ('paper.', 'own_images.folder.', 'own_images.accuracy.', 'own_images.audit.') # they draw or train, so a few forms stand for all
 FEW = {'tensor', 'reversed', 'pandas', 'bfloat16', 'with gradients', np.int8, torch.tensor}
 
-@pytest.mark.parametrize('name, param, kind', tried())
+@pytest.mark.parametrize('name, param, kind', [*tried()])
 @pytest.mark.filterwarnings('ignore')
 def test_every_form_passes_every_door(name, param, kind, tmp_path):
     value = (DOORS[name][1:2] or ({},))[0].get(param, KINDS[kind][0])
@@ -438,7 +444,7 @@ def test_every_form_passes_every_door(name, param, kind, tmp_path):
         given = make(value, tmp_path/f'form-{i}')
         assert alike(plain, called(name, tmp_path/str(i), **{param: given})), form
 
-@pytest.mark.parametrize('name, param, kind', tried())
+@pytest.mark.parametrize('name, param, kind', [*tried()])
 @pytest.mark.filterwarnings('ignore')
 def test_no_door_lets_anything_bad_in(name, param, kind, tmp_path):
     value = (DOORS[name][1:2] or ({},))[0].get(param, KINDS[kind][0])

@@ -150,6 +150,14 @@ def test_wrong(what, photos, capsys):
     assert stop.value.code == 1 and err.count('\n') == 1 and says in err
     assert not Path('out').exists()
 
+def test_a_sampler_alone_is_a_method(here):
+    "Its name is the slug; who asks says what is trained."
+    assert take_method('my.py:ratio') == 'ratio' and METHODS['ratio'].learner == 'classifier'
+    assert take_method('my.py:ratio', 'm2_vaal') == 'ratio' and METHODS['ratio'].learner == 'm2_vaal'
+    assert METHODS.pop('ratio').sampler.startswith('my.py:ratio@')
+    for text, says in {'my.py:': 'is no method', ':ratio': 'There is no file', 'your.py:ratio': 'There is no file your.py', 'my.py:margin': 'a method of ours'}.items():
+        with pytest.raises(ValueError, match=says): take_method(text)
+
 def test_our_own_parts_combine():
     assert take_method('both=m2_vaal+margin') == 'both' and METHODS['both'].sampler == 'margin'
     assert take_method('both=m2_vaal+entropy') == 'both' and METHODS['both'].sampler == 'entropy'      # taken anew

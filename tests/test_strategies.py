@@ -3,9 +3,9 @@ import json, math
 from dataclasses import fields, replace
 import numpy as np, pytest, torch
 from m2vaal_nb.beyond import cover, strategies as s
-from m2vaal_nb.beyond.strategies import (SAMPLERS, badge_rows, ball, cluster_margin_rows, coreset_rows, cover_rows, herding_rows,
+from m2vaal_nb.beyond.strategies import (SAMPLERS, badge_rows, ball, cluster_margin_rows, coreset_rows,
     in_turn, k_means, power_margin_rows, probcover_rows, pure_delta, typical_of_clusters, typiclust_rows)
-from m2vaal_nb.beyond.cover import gauss
+from m2vaal_nb.beyond.cover import cover_rows, gauss, herding_rows
 from m2vaal_nb.data import PoolView, load_dataset
 
 OURS = 'coreset', 'badge', 'typiclust', 'probcover', 'max_herding', 'uherding', 'power_margin', 'cluster_margin'

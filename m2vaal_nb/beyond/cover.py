@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['PIECE', 'HELD', 'LAZY', 'REFERENCE', 'CANDIDATES', 'SIGMA', 'pieces', 'Rows', 'sq_distances', 'nearest', 'checked',
            'first_ranked', 'gauss', 'ball', 'Coverage', 'Cover', 'refresh', 'greedy', 'drawn', 'cover_of', 'cover_rows',
-           'checked_sizes', 'checked_weights', 'herding_rows']
+           'to_cover', 'checked_sizes', 'checked_weights', 'herding_rows', 'alike', 'covering', 'cover_gains']
 
 # %% ../../nbs/beyond/cover.ipynb #c0a29a81
 from collections.abc import Callable
 
 import numpy as np
 import torch
-from fastcore.basics import patch
 from torch import Tensor
 
 from ..foundations.chance import check_seed, tie_ranks
-from ..foundations.inputs import as_budget, as_int, as_latents, as_number, as_scores
+from ..foundations.inputs import as_budget, as_int, as_labels, as_latents, as_number, as_scores
 from ..foundations.machine import one_thread
+from ..data import PoolView
 from ..samplers import blocks
 
 # %% ../../nbs/beyond/cover.ipynb #b82a158c
@@ -150,27 +150,22 @@ class Cover:
     def _kernel(self, which):
         if self.held is not None: return self.held[which]
         return self.reference.by(self.candidates.x[which])
-
-# %% ../../nbs/beyond/cover.ipynb #b70d67f0
-@patch
-def gains(self:Cover,
-    which:np.ndarray, # Some candidates
-)->np.ndarray: # float64
-    "What each of some candidates would add: to the others by the reference, to itself as it is."
-    which = torch.from_numpy(which)
-    cut = pieces(len(which), len(self.weight))
-    parts = [self._gain(which[b]) for b in cut]
-    return torch.cat(parts).double().numpy()
-
-@patch
-def _gain(self:Cover, which):
-    more = self._kernel(which).sub_(self.reference.most)
-    gain = more.clamp_min_(0) @ self.weight
-    at = self.place[which]
-    left = 1 - self.reference.most[at]
-    seen = torch.where(at < 0, 0, self.weight[at]*left)
-    own = self.own[which]*(1 - self.candidates.most[which])
-    return (gain - seen + own).clamp_min_(0)
+    def gains(self,
+        which:np.ndarray, # Some candidates
+    )->np.ndarray: # float64
+        "What each of some candidates would add: to the others by the reference, to itself as it is."
+        which = torch.from_numpy(which)
+        cut = pieces(len(which), len(self.weight))
+        parts = [self._gain(which[b]) for b in cut]
+        return torch.cat(parts).double().numpy()
+    def _gain(self, which):
+        more = self._kernel(which).sub_(self.reference.most)
+        gain = more.clamp_min_(0) @ self.weight
+        at = self.place[which]
+        left = 1 - self.reference.most[at]
+        seen = torch.where(at < 0, 0, self.weight[at]*left)
+        own = self.own[which]*(1 - self.candidates.most[which])
+        return (gain - seen + own).clamp_min_(0)
 
 # %% ../../nbs/beyond/cover.ipynb #23fb04aa
 LAZY = 16 # Candidates that are looked at again at once; twice as many each time within one pick
@@ -270,6 +265,11 @@ def cover_rows(
 )->np.ndarray: # (budget,) rows of U, as picked
     "Greedily the rows that cover the pool best, given what is labelled."
     z_U_D, z_L_D, budget, rank_U = checked(z_U_D, z_L_D, budget, seed)
+    cover, candidates, tie = to_cover(z_U_D, z_L_D, budget, kernel, width, weight_U, n_reference, n_candidates, seed)
+    return candidates[greedy(cover, budget, rank_U[candidates], tie)]
+
+def to_cover(z_U_D, z_L_D, budget, kernel, width, weight_U, n_reference, n_candidates, seed):
+    "The same as a search to be made: what is uncovered, rows that may be picked, which gains are equal."
     weight_U = checked_weights(weight_U, len(z_U_D))
     g = np.random.default_rng(check_seed(seed))
     sizes = checked_sizes(n_reference, n_candidates, len(z_U_D), budget)
@@ -278,8 +278,7 @@ def cover_rows(
     rows = Rows(z_U_D, width, torch.double if exact else torch.float)
     candidates, _ = drawn(weight_U, sizes[1], g)
     cover = cover_of(sizes[0], candidates, z_U_D, z_L_D, weight_U, rows, kernel, g)
-    picks = greedy(cover, budget, rank_U[candidates], 1e-9 if exact else 1e-6)
-    return candidates[picks]
+    return cover, candidates, 1e-9 if exact else 1e-6
 
 # %% ../../nbs/beyond/cover.ipynb #85ee3022
 def checked_sizes(n_reference, n_candidates, n, budget)->tuple: # Each None where it is all
@@ -317,3 +316,45 @@ def herding_rows(
 )->np.ndarray: # (budget,) rows of U, as picked
     "MaxHerding with weights: greedily the rows that cover the pool best, given what is labelled."
     return cover_rows(z_U_D, z_L_D, budget, gauss, sigma, weight_U, n_reference, n_candidates, seed)
+
+# %% ../../nbs/beyond/cover.ipynb #5e0a1d15
+def alike(
+    view:PoolView, # Any
+)->dict: # Kernel and width
+    "What MaxHerding means by covering: to be like a label."
+    return dict(kernel=gauss, width=SIGMA)
+
+def covering(
+    view:PoolView, # Must reveal `z_N_D`, `z_L_D`
+    budget:int, # Labels to buy, 1 to len(view)
+    covers:Callable, # View -> kernel, width, and weights where rows do not count alike
+)->np.ndarray: # (budget,) dataset ids
+    "Pick what covers the pool best."
+    z_N_D, z_L_D = view.need('z_N_D'), view.need('z_L_D')
+    drawn = dict(n_reference=REFERENCE, n_candidates=CANDIDATES, seed=view.seed)
+    return view.ids[cover_rows(z_N_D, z_L_D, budget, **covers(view), **drawn)]
+
+# %% ../../nbs/beyond/cover.ipynb #5e0a1d12
+def cover_gains(
+    picks:np.ndarray, # (B,) rows of U, as `cover_rows` picked them with the same arguments
+    z_U_D, # (U, D) latents of the unlabelled rows
+    z_L_D, # (L, D) latents of the labelled rows; L may be 0
+    kernel:Callable, # Squared distances in units of the width -> how well one covers another
+    width:float, # Of the kernel
+    weight_U=None, # (U,) what covering each row is worth, ≥ 0; 1 by default, and where all are 0
+    n_reference:int|None=REFERENCE, # Rows, drawn at random, that stand for all; None for all
+    n_candidates:int|None=CANDIDATES, # Rows, drawn at random, that may be picked; None for all
+    seed:int=0, # Breaks ties, draws rows
+): # Yields B times (U,) float64; −∞ for rows that were not drawn
+    "What each row would have added, in front of each pick."
+    z_U_D = as_latents(z_U_D)
+    picks = as_labels(picks, n_classes=len(z_U_D), name='Picks')
+    with one_thread():
+        z_U_D, z_L_D, budget, _ = checked(z_U_D, z_L_D, len(picks), seed)
+        cover, candidates, _ = to_cover(z_U_D, z_L_D, budget, kernel, width, weight_U, n_reference, n_candidates, seed)
+    for place in np.searchsorted(candidates, picks):
+        gain_U = np.full(len(z_U_D), -np.inf)
+        with one_thread():
+            gain_U[candidates] = cover.gains(np.arange(len(candidates)))
+            cover.add(cover.candidates.x[[place]])
+        yield gain_U

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..foundations.chance import check_seed
 from ..foundations.inputs import as_int, as_labels, as_latents, as_number
-from ..foundations.machine import one_thread
+from ..foundations.machine import asking_for, one_thread
 from ..losses import LEARNERS, Learner
 from ..samplers import blocks
 from ..loop import Training, discriminator_quality
@@ -48,7 +48,8 @@ class Head:
 
 # %% ../../nbs/beyond/feature_learners.ipynb #5c01c7e3
 def _of_scikit_learn(h_L_D, y_L, C, n_seen): # (D, S) weights, (S,) biases
-    from sklearn.linear_model import LogisticRegression
+    with asking_for('scikit-learn', 'Logistic regression'):
+        from sklearn.linear_model import LogisticRegression
     solver = 'newton-cholesky' if n_seen == 2 else 'lbfgs'    # the faster one each
     fitted = LogisticRegression(C=C, solver=solver, max_iter=1000).fit(h_L_D.numpy(), y_L)
     w, b = torch.tensor(fitted.coef_.T), torch.tensor(fitted.intercept_)
@@ -59,20 +60,21 @@ def _of_scikit_learn(h_L_D, y_L, C, n_seen): # (D, S) weights, (S,) biases
 
 @one_thread()
 def fit_head(
-    h_L_D, # (L, D) features of labelled rows
+    h_L_D, # (L, D) features of labelled rows; L may be 0
     y_L, # (L,) labels of these
     n_classes:int, # Number of classes; they are 0 to n_classes-1
     C:float=10., # Inverse strength of the penalty, > 0
 )->Head:
-    "A logistic regression; where one class alone was seen, it is certain."
-    h_L_D = as_latents(h_L_D, name='Features').float()
+    "A logistic regression; where one class alone was seen, it is certain, and even where none was."
+    h_L_D = as_latents(h_L_D, name='Features', least=0).float()
     n_classes = as_int(n_classes, 'n_classes', low=1)
     y_L = as_labels(y_L, len(h_L_D), n_classes)
     C = as_number(C, 'C', low=1e-9)
     seen = np.unique(y_L)
-    one = torch.zeros(h_L_D.shape[1], 1), torch.zeros(1)
-    w_b = one if len(seen) == 1 else _of_scikit_learn(h_L_D, y_L, C, len(seen))
-    return Head(*w_b, seen, n_classes)
+    if len(seen) > 1: return Head(*_of_scikit_learn(h_L_D, y_L, C, len(seen)), seen, n_classes)
+    if not len(seen): seen = np.arange(n_classes)
+    nothing = torch.zeros(h_L_D.shape[1], len(seen)), torch.zeros(len(seen))
+    return Head(*nothing, seen, n_classes)
 
 # %% ../../nbs/beyond/feature_learners.ipynb #b9b6baed
 @dataclass(frozen=True, eq=False)

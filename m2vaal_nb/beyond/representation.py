@@ -34,6 +34,7 @@ from ..foundations.log import only_writer
 from ..foundations.machine import one_thread
 from ..data import DATASETS, Dataset, load_dataset
 from .contrast import KINDS, Recipe, fresh
+from .feature_learners import fit_head
 
 # %% ../../nbs/beyond/representation.ipynb #5c01b8e1
 def rate(
@@ -352,12 +353,11 @@ def head_accuracy(
     C:float=10., # Inverse strength of the head's penalty, > 0
 )->pd.Series: # Accuracy on the test set, by number of labels
     "How far labels go with a logistic head."
-    from sklearn.linear_model import LogisticRegression
-    def flat(x): return F.normalize(x.flatten(1).float(), dim=-1).numpy()
+    def flat(x): return F.normalize(x.flatten(1).float(), dim=-1)
     x, x_test, found = flat(data.x[:max(n_labels)]), flat(data.x_test), {}
     for n in n_labels:
-        head = LogisticRegression(C=C, max_iter=1000).fit(x[:n], data.y[:n])
-        found[n] = head.score(x_test, data.y_test)
+        guess = fit_head(x[:n], data.y[:n], len(data.classes), C)(x_test).argmax(1)
+        found[n] = float((guess.numpy() == data.y_test).mean())
     return pd.Series(found, name='accuracy').rename_axis('labels')
 
 # %% ../../nbs/beyond/representation.ipynb #5c01b7f7

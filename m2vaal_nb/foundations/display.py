@@ -9,7 +9,6 @@ __all__ = ['show_images', 'progress']
 import os, warnings
 
 import torch
-from fastcore.imports import in_notebook
 
 from .inputs import as_images, as_int
 
@@ -43,6 +42,7 @@ def progress(
     total:int|None=None, # Number of items, where that cannot be asked of them
 ): # The same items
     "A bar in a notebook or a terminal, while items are gone through; none with `TQDM_DISABLE=1`."
+    from fastcore.imports import in_notebook
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')     # without ipywidgets a notebook gets a bar of text
         from tqdm.auto import tqdm

@@ -10,8 +10,6 @@ import json, os
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from .files import write_whole
 
 # %% ../../nbs/foundations/log.ipynb #0d19884f
@@ -66,6 +64,7 @@ def write_line(
 @contextmanager
 def only_writer(path:Path):
     "Hold the lock of a run's log; `ValueError` when another process does."
+    from filelock import FileLock, Timeout # here: who only picks images has no log to lock
     lock = FileLock(path.with_name(f'.{path.stem}.lock'))
     try: lock.acquire(timeout=0)
     except Timeout:

@@ -140,7 +140,7 @@ def no_image(
     hint = f'its {len(paths)} images have other names, such as {paths[0]}.'
     if near: hint = f'did you mean {near}?'
     others = len(missing) - 1
-    more = f' (nor {others} others)' if others else ''
+    more = f" (nor {others} other{'s' if others > 1 else ''})" if others else ''
     return f"The folder has no image {missing[0]}{more}: {hint}"
 
 # %% ../../nbs/foundations/names.ipynb #b75883de

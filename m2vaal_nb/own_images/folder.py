@@ -216,7 +216,7 @@ def order_of(
     query:Query, # What is asked for
 )->str: # Such as: best first
     "What the order of a choice means."
-    if not known.n_labelled: return 'at random, because nothing is labelled yet'
+    if not known.n_labelled and known.embeddings is None: return 'at random, because nothing is labelled yet'
     is_ranked = SAMPLERS[query.protocol(known).sampler] in SCORES
     return 'best first' if is_ranked else f'as {query.slug(known)} picked them'
 

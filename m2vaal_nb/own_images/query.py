@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'known_pool', 'reads_features', 'method_for', 'trained', 'joined', 'view_blocks', 'served', 'query_protocol',
-           'at_random', 'picked', 'next_images']
+           'at_random', 'first_images', 'picked', 'next_images']
 
 # %% ../../nbs/own_images/query.ipynb #648a8252
 from dataclasses import replace
@@ -20,6 +20,7 @@ from ..losses import LEARNERS
 from ..samplers import SAMPLERS, scores_at_picks
 from ..loop import Protocol, Training, draw, fresh_nets, train, view_pool
 from ..experiments import METHODS, protocol_for
+from ..scale.own_sampler import take_method
 from ..beyond.declared import OURS, STRATEGIES, slug_of # and with them the methods on features
 
 # %% ../../nbs/own_images/query.ipynb #4855d36a
@@ -46,11 +47,12 @@ def reads_features(
     return LEARNERS[METHODS[as_name(method, METHODS, 'method')].learner].fit is not None
 
 def method_for(
-    method:str|None, # Slug of a method; None for the best known
+    method:str|None, # Slug of a method, or a sampler such as my.py:ratio; None for the best known
     features:bool, # Are there features? Else images
 )->str: # Slug
     "A method that can read what there is; `ValueError` when it reads the other."
     if method is None: return OURS if features else 'margin'
+    method = take_method(method, 'linear' if features else 'm2_vaal_no_adv')
     if reads_features(method) == features: return method
     if features: reads, there, others = 'images', 'features', map(slug_of, STRATEGIES)
     else: reads, there, others = 'features', 'images', (m for m in METHODS if not reads_features(m))
@@ -130,6 +132,19 @@ def at_random(
     ids = SAMPLERS['random'](PoolView(pool.unlabelled, seed), budget)
     return pd.DataFrame(dict(id=ids, predicted=None, probability=None, score=None))
 
+def first_images(
+    pool:Pool, # Nothing of it is labelled
+    budget:int, # Images to choose
+    p:Protocol, # What to choose by
+    seed:int=0, # Run seed
+)->pd.DataFrame: # Columns id, predicted, probability, score; the last three are empty
+    "Images to label first: what the method picks where it reads features, else at random."
+    if not LEARNERS[p.learner].fit: return at_random(pool, budget, seed)
+    alike = replace(pool, classes=('', ''))     # whatever the classes are, none is likelier
+    view = view_blocks(trained(alike, p, seed), alike, p, seed)
+    ids = SAMPLERS[p.sampler](view, budget)
+    return pd.DataFrame(dict(id=ids, predicted=None, probability=None, score=None))
+
 def picked(
     view:PoolView, # Of nets that are trained
     budget:int, # Images to choose
@@ -160,7 +175,7 @@ def next_images(
     if not left:
         raise ValueError("All images are labelled: there is nothing to choose.")
     budget = as_budget(budget, left)
-    if not len(pool.labelled): return at_random(pool, budget, seed)
+    if not len(pool.labelled): return first_images(pool, budget, p, seed)
     nets = trained(pool, p, seed)
     view = view_blocks(nets, pool, p, seed)
     return picked(view, budget, SAMPLERS[p.sampler], pool.classes)

@@ -285,7 +285,8 @@ def tables(
     shown['selection, seconds for 64 picks'] = rows({k: selection_row(of) for k,of in found['selection'].items()})
     if 'busy' in found: shown['idle and beside four other programs, seconds'] = rows(found['busy'])
     if of := dict(found.get('lockstep', ())):
-        shown[f"lockstep on {of.pop('gpu') or 'a CPU'}, steps a second by runs"] = pd.DataFrame({'all runs': of})
+        where = of.pop('gpu') or 'a CPU'
+        shown[f'lockstep on {where}, steps a second by runs'] = pd.DataFrame({'all runs': of})
     if 'queries' in found: shown['query on embeddings'] = rows(found['queries'])
     if 'reuse' in found:
         means = {k: {m: np.mean(v) for m,v in runs.items()} for k,runs in found['reuse'].items()}

@@ -133,12 +133,14 @@ def take_sampler(
 
 # %% ../../nbs/scale/own_sampler.ipynb #11d1e5ea
 def take_method(
-    text:str, # Slug of one of ours, or such as mine=classifier+my.py:ratio
+    text:str, # Slug of one of ours, or such as mine=classifier+my.py:ratio, or my.py:ratio
+    learner:str='classifier', # What is trained where the text does not say
 )->str: # Slug
     "Take a method of one's own into the table of methods."
     slug, own, rest = text.partition('=')
-    learner, _, sampler = rest.partition('+')
-    if not own: return text
+    if not own and ':' not in text: return text
+    if own: learner, _, sampler = rest.partition('+')
+    else: slug, sampler = text.rpartition(':')[2], text
     if not (slug and learner and sampler):
         raise ValueError(f"{text!r} is no method: write SLUG=LEARNER+FILE.py:FUNCTION.")
     if slug in METHODS and METHODS[slug].colour:

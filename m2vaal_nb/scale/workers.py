@@ -9,6 +9,7 @@ __all__ = ['NAMES', 'meanings', 'pickled', 'learn', 'work', 'Worker', 'Patience'
 import multiprocessing, os, pickle, signal, threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import connection
@@ -82,10 +83,13 @@ class Worker:
         self.process = spawn.Process(target=work, args=(theirs, device, data), daemon=True)
         self.process.start()
         theirs.close()
+    def send(self, what):
+        "Tell it; of one that is dead, `heard` says so."
+        with suppress(OSError): self.conn.send(what)
     def start(self, job, folder):
         "Send it a job."
         self.job = job
-        self.conn.send((job, folder, pickled(meanings(job.protocol))))
+        self.send((job, folder, pickled(meanings(job.protocol))))
     def heard(self)->tuple: # ('line', line), ('done', None), ('failed', error) or ('died', None)
         "What it says next."
         try: return self.conn.recv()
@@ -93,7 +97,7 @@ class Worker:
     def stop(self, at_once=False):
         "Let it go when it is done, or now."
         if at_once: self.process.kill()
-        else: self.conn.send(None)
+        else: self.send(None)
         self.process.join()
 
 # %% ../../nbs/scale/workers.ipynb #7e317992
@@ -131,10 +135,12 @@ class Crew:
     def give_out(self)->dict: # Connection -> worker, of those that have a job
         "Give jobs to idle workers, and hire more as long as there are jobs."
         idle = [w for w in self.workers if not w.job]
-        for job in self.todo[:len(idle) + self.n - len(self.workers)]:
+        free = len(idle) + self.n - len(self.workers)
+        now, self.todo = self.todo[:free], self.todo[free:]
+        for job in now:
             worker = idle.pop() if idle else self.hire()
             if worker not in self.workers: self.workers.append(worker)
-            worker.start(self.todo.pop(0), self.folder)
+            worker.start(job, self.folder)
         return {w.conn: w for w in self.workers if w.job}
 
 # %% ../../nbs/scale/workers.ipynb #21875b6b

@@ -1,0 +1,474 @@
+"The server for Label Studio: what it is told it keeps, what it is asked it answers, whoever asks, and whatever becomes of it."
+import base64, json, re, signal, subprocess, sys, threading, time
+from contextlib import chdir
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.error import URLError
+from urllib.request import ProxyHandler, Request, build_opener
+import numpy as np, pytest, torch
+from hypothesis import HealthCheck, given, settings, strategies as st
+from PIL import Image
+from starlette.testclient import TestClient
+from conftest import ROOT
+from m2vaal_nb.cli import m2vaal_serve
+from m2vaal_nb.interop.label_studio import label_studio_config
+from m2vaal_nb.interop.label_studio_api import LabelStudio
+from m2vaal_nb.interop.label_studio_ml import Answer, class_choices, task_images
+from m2vaal_nb.own_images import relearn, serve as module
+from m2vaal_nb.own_images.embeddings import read_embeddings
+from m2vaal_nb.own_images.query import known_pool, next_images
+from m2vaal_nb.own_images.relearn import *
+from m2vaal_nb.own_images.serve import *
+
+CLASSES = 'cat', 'dog', 'hen'
+CONFIG = label_studio_config(CLASSES)
+N = 60
+PATHS = [f'{i:02}.png' for i in range(N)]
+TRUTH = np.arange(N) % 3
+
+@pytest.fixture(scope='module')
+def h():
+    "Three groups of directions, each around its own axis."
+    g = np.random.default_rng(0)
+    z = np.eye(8)[TRUTH] + .1*g.standard_normal((N, 8))
+    return torch.nn.functional.normalize(torch.tensor(z).float(), dim=1)
+
+def task(i, **more): return dict(id=i, data=dict(image=f'/data/local-files/?d=photos/{PATHS[i]}'), **more)
+def event(action, **what): return dict(action=action, project=dict(id=3, label_config=CONFIG), **what)
+def annotation(i, *names, **more):
+    result = [dict(id='r', from_name='label', to_name='image', type='choices', value=dict(choices=[*names]))]
+    return dict(id=100 + i, result=result, **more)
+def created(i, *names, action='ANNOTATION_CREATED', **more):
+    return event(action, annotation=annotation(i, *(names or [CLASSES[TRUTH[i]]]), **more), task=task(i))
+def asked(*rows): return dict(project='3.17', label_config=CONFIG, tasks=[task(i) for i in rows])
+SETUP = dict(project='3.17', schema=CONFIG, hostname='', access_token='', extra_params=None)
+
+def backend_of(h, kept, *args, said=None, **kwargs):
+    said = [] if said is None else said
+    return Backend(h, PATHS, kept, *args, say=lambda line: said.append(str(line)), **kwargs)
+
+def settled(backend, secs=30):
+    assert backend.idle.wait(secs)
+    return backend.model
+
+def labels(backend): return {a.image: a.name for a in backend.state.answers.values()}
+
+# --- what is told ---
+def test_annotations_come_change_and_go(h, tmp_path):
+    kept = tmp_path/'kept.json'
+    with backend_of(h, kept) as b:
+        for i in range(6): answer_webhook(b, created(i))
+        answer_webhook(b, created(1, 'hen', action='ANNOTATION_UPDATED'))
+        answer_webhook(b, created(2, was_cancelled=True, action='ANNOTATION_UPDATED'))
+        answer_webhook(b, created(3, 'cow', action='ANNOTATION_UPDATED'))          # no class
+        answer_webhook(b, created(4, 'cat', 'dog', action='ANNOTATION_UPDATED'))   # no single one
+        assert labels(b) == {'00.png': 'cat', '01.png': 'hen', '05.png': 'hen'}
+        answer_webhook(b, event('ANNOTATIONS_DELETED', annotations=[dict(id=100), dict(id=999)]))
+        answer_webhook(b, event('TASKS_DELETED', tasks=[dict(id=5)]))
+        assert labels(b) == {'01.png': 'hen'}
+        both = [annotation(i, 'cat') for i in (7, 8)], [task(7), task(8)]
+        assert answer_webhook(b, event('ANNOTATIONS_CREATED', annotation=both[0], task=both[1])) == dict(answers=3)
+        settled(b)
+    assert read_state(kept) == b.state
+
+@pytest.mark.parametrize('action', ['PROJECT_UPDATED', 'LABEL_LINK_CREATED', 'anything'])
+def test_no_news(h, tmp_path, action):
+    b = backend_of(h, tmp_path/'kept.json')
+    assert answer_webhook(b, event(action)) == dict(answers=0) and b.state == State()
+
+def test_people_who_disagree_give_no_label():
+    said = {1: Answer(1, '00.png', 'cat'), 2: Answer(1, '00.png', 'dog'), 3: Answer(2, '01.png', 'dog')}
+    assert known_labels(State(3, CONFIG, said), PATHS[:3], CLASSES).tolist() == [-1, 1, -1]
+    said[4] = Answer(1, '00.png', 'cat', True)
+    assert known_labels(State(3, CONFIG, said), PATHS[:3], CLASSES).tolist() == [0, 1, -1]
+    assert known_labels(State(3, CONFIG, said), PATHS[:3], ('hen', 'cow')).tolist() == [-1, -1, -1]
+
+def test_another_project_is_refused_and_changes_nothing(h, tmp_path):
+    b = backend_of(h, tmp_path/'kept.json')
+    answer_webhook(b, created(0))
+    other = created(1) | dict(project=dict(id=4, label_config=CONFIG))
+    for answer, body in ((answer_webhook, other), (answer_setup, SETUP | dict(project='4.1')), (answer_predict, asked(1) | dict(project=4))):
+        with pytest.raises(ValueError, match='follows project 3 .* not 4'): answer(b, body)
+    assert labels(b) == {'00.png': 'cat'}
+
+def test_another_interface_is_followed(h, tmp_path):
+    "Its classes are other ones, in another order, of a control with another name."
+    with backend_of(h, tmp_path/'kept.json') as b:
+        for i in range(9): answer_webhook(b, created(i))
+        settled(b)
+        other = '<View><Image name="photo" value="$image"/><Choices name="kind" toName="photo"><Choice value=" hen "/><Choice value="cat"/></Choices></View>'
+        answer_setup(b, SETUP | dict(schema=other))
+        settled(b)
+        answers = answer_predict(b, asked(11, 12) | dict(label_config=other))['results']
+    assert [a['result'][0]['value']['choices'] for a in answers] == [[' hen '], ['cat']]
+    assert {(a['result'][0]['from_name'], a['result'][0]['to_name']) for a in answers} == {('kind', 'photo')}
+
+# --- what is asked ---
+def test_an_order_from_the_first_question_on(h, tmp_path):
+    with backend_of(h, tmp_path/'kept.json', Recipe(ahead=4)) as b:
+        version = answer_setup(b, SETUP)['model_version']
+        first = answer_predict(b, asked(*range(N)))
+        assert first['model_version'] == version and all(p['result'] == [] for p in first['results'])
+        assert sorted(p['score'] for p in first['results']) == pytest.approx(np.arange(N)/N)
+        for i in range(6): answer_webhook(b, created(i))
+        model = settled(b)
+        later = answer_predict(b, asked(*range(N)))['results']
+    assert {p['model_version'] for p in later} == {model.version} != {version}
+    scores = [p['score'] for p in later]
+    assert scores[:6] == [1]*6 and sorted(scores[6:]) == pytest.approx(np.arange(N - 6)/(N - 6))
+    assert [np.argmin(scores)] == model.order[:1]
+    right = [p['result'][0]['value']['choices'] == [CLASSES[c]] for p,c in zip(later, TRUTH)]
+    assert np.mean(right) > .9
+
+@pytest.mark.parametrize('ahead', [1, 5, 53, 54, 55, 1000])
+@pytest.mark.parametrize('method', ['linear_doubt_herding', 'linear_margin', 'linear_random', 'linear_coreset'])
+def test_the_order_begins_with_what_is_picked(h, ahead, method):
+    y_N = np.where(np.arange(N) < 6, TRUTH, -1)
+    model = fitted(h, y_N, class_choices(CONFIG), Recipe(method, ahead))
+    assert sorted(model.order) == list(range(6, N))
+    budget = min(ahead, N - 6)
+    picks = next_images(known_pool(h, y_N, CLASSES), budget, method).id
+    assert model.order[:budget].tolist() == picks.tolist()
+
+@pytest.mark.parametrize('n, rows', [(N, None), (1, [0]), (1, [1]), (N - 1, None), (3, [])])
+def test_much_or_little_is_left(h, n, rows):
+    y_N = np.where(np.arange(N) < n, TRUTH, -1)
+    rows = None if rows is None else np.array(rows, int)
+    model = fitted(h, y_N, class_choices(CONFIG), rows=rows)
+    left = range(n, N) if rows is None else [r for r in rows if r >= n]
+    assert sorted(model.order) == list(left) and (model.place_N[:n] == 1).all() and model.p_N_C.shape == (N, 3)
+
+def test_half_precision(h):
+    "In which a million features are kept."
+    y_N = np.where(np.arange(N) < 6, TRUTH, -1)
+    model = fitted(h.half(), y_N, class_choices(CONFIG))
+    assert (model.p_N_C.argmax(1).numpy() == TRUTH).mean() > .9
+
+def test_one_image(h):
+    for y in -1, 0:
+        model = fitted(h[:1], np.array([y]), class_choices(CONFIG))
+        assert len(model.order) == (y < 0)
+
+def test_strays_get_an_empty_prediction_and_a_line(h, tmp_path):
+    said = []
+    b = backend_of(h, tmp_path/'kept.json', said=said)
+    for i in range(3): answer_webhook(b, created(i))
+    learn(b)
+    strays = [dict(data=dict(image='s3://else/where.png')), dict(data=dict(text='hello')), dict(data={}), dict(data=dict(image=[1], path={}))]
+    body = asked(5) | dict(tasks=[*strays, task(5)])
+    answers = answer_predict(b, body)['results']
+    assert [len(a['result']) for a in answers] == [0, 0, 0, 0, 1] and [a['score'] for a in answers[:4]] == [1]*4
+    assert '4 of 5 tasks are of no image' in said[-1]
+    assert answer_webhook(b, created(4) | dict(task=strays[0] | dict(id=9))) == dict(answers=3)
+    assert 'An annotation is of no image' in said[-1]
+    assert answer_predict(b, asked())['results'] == []
+
+@pytest.mark.parametrize('reference, image', [
+    ('/data/local-files/?d=photos/cats/a.png', 'cats/a.png'), ('s3://bucket/x/b.png', 'b.png'), ('https://my.org/cats/a.png?size=2', 'cats/a.png'),
+    ('/data/upload/1/3f2a9c1b-b.png', 'b.png'), (r'C:\photos\cats\a.png', 'cats/a.png'), ('a.png', None), ('c.png', None), ('', None), (7, None)])
+def test_images_by_what_follows_any_prefix(reference, image):
+    assert task_images([dict(data=dict(image=reference))], dict.fromkeys(['cats/a.png', 'b.png'])) == [image]
+
+# --- nothing is lost, nobody waits ---
+class Slow:
+    "Training that waits to be let go on, and counts."
+    def __init__(self, monkeypatch):
+        self.go, self.begun, self.versions = threading.Event(), threading.Event(), []
+        self.fitted = module.fitted
+        monkeypatch.setattr(module, 'fitted', self)
+    def __call__(self, h, y_N, *args):
+        if (y_N >= 0).any():
+            self.begun.set()
+            assert self.go.wait(30)
+            self.versions.append(int((y_N >= 0).sum()))
+        return self.fitted(h, y_N, *args)
+
+def test_events_during_a_training_are_kept_and_nobody_waits(h, tmp_path, monkeypatch):
+    slow = Slow(monkeypatch)
+    with backend_of(h, tmp_path/'kept.json') as b:
+        version = answer_setup(b, SETUP)['model_version']
+        answer_webhook(b, created(0))
+        assert slow.begun.wait(30)
+        for i in range(1, 9):
+            answer_webhook(b, created(i))
+            assert answer_predict(b, asked(20))['model_version'] == answer_setup(b, SETUP)['model_version'] == version
+        assert answer_health(b)['is_training'] and len(read_state(tmp_path/'kept.json').answers) == 9
+        slow.go.set()
+        settled(b)
+        assert not answer_health(b)['is_training']
+    assert slow.versions == [1, 9]      # eight annotations, one training
+
+def test_many_threads_tell_at_once(h, tmp_path):
+    with backend_of(h, tmp_path/'kept.json') as b:
+        threads = [threading.Thread(target=answer_webhook, args=(b, created(i))) for i in range(40)]
+        for t in threads: t.start()
+        for t in threads: t.join()
+        version = settled(b).version
+    assert len(read_state(tmp_path/'kept.json').answers) == 40
+    assert version.startswith('m2vaal-40-') and backend_of(h, tmp_path/'kept.json').model.version == version
+
+def test_a_training_that_fails_is_said_and_tried_again(h, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, 'LONGEST', .05)
+    said, fails = [], iter([True, True])
+    real = module.fitted
+    def fitted(h, y_N, *args):
+        if (y_N >= 0).any() and next(fails, False): raise RuntimeError('no memory')
+        return real(h, y_N, *args)
+    monkeypatch.setattr(module, 'fitted', fitted)
+    with backend_of(h, tmp_path/'kept.json', said=said) as b:
+        before = answer_setup(b, SETUP)['model_version']
+        answer_webhook(b, created(0))
+        assert answer_predict(b, asked(5))['model_version'] == before
+        end = time.monotonic() + 30
+        while b.model.version == before and time.monotonic() < end: time.sleep(.01)
+    assert b.model.version.startswith('m2vaal-1-') and said.count('learn: no memory') == 2
+
+def test_a_full_disk_keeps_nothing_and_says_so(h, tmp_path, monkeypatch):
+    b = backend_of(h, tmp_path/'kept.json')
+    with TestClient(serving_app(b), 'http://localhost') as client:
+        assert client.post('/webhook', json=created(0)).status_code == 200
+        def full(*_): raise OSError(28, 'No space left on device')
+        with monkeypatch.context() as m:
+            m.setattr(relearn, 'write_whole', full)
+            answer = client.post('/webhook', json=created(1))
+        assert answer.status_code == 507 and 'No space left' in answer.json()['error']
+        assert labels(b) == {'00.png': 'cat'} and read_state(tmp_path/'kept.json') == b.state
+        assert client.post('/webhook', json=created(1)).json() == dict(answers=2)
+
+@pytest.mark.parametrize('text', ['', '{', '[]', '{}', 'null', '{"answers": 7}', '{"answers": {"a": [1, "x", "y", false]}}',
+    '{"answers": {"1": [1, "x"]}}', '{"answers": {}, "more": 1}', '\ud800'])
+def test_a_damaged_state(h, tmp_path, text):
+    kept = tmp_path/'kept.json'
+    kept.write_text(text, errors='surrogatepass')
+    with pytest.raises(ValueError, match='is not what a server has kept'): backend_of(h, kept)
+    assert kept.read_text(errors='surrogatepass') == text
+
+# --- over the network ---
+def basic(text): return dict(Authorization='Basic ' + base64.b64encode(text.encode()).decode())
+DOORS = [('GET', '/'), ('GET', '/health'), ('POST', '/setup'), ('POST', '/predict'), ('POST', '/webhook'), ('GET', '/versions'), ('POST', '/versions')]
+
+@pytest.mark.parametrize('method, path', DOORS)
+def test_every_door_asks_for_the_token(h, tmp_path, method, path):
+    b = backend_of(h, tmp_path/'kept.json')
+    body = dict(json=created(0) | SETUP | asked(1) | dict(project=dict(id=3, label_config=CONFIG))) if method == 'POST' else {}
+    with TestClient(serving_app(b, token='Schlüssel'), 'http://localhost') as client:
+        for head in ({}, basic('m2vaal:Schluessel'), basic('Schlüssel:'), dict(Authorization='Bearer x'), dict(Authorization='Basic x')):
+            answer = client.request(method, path, headers=head, **body)
+            assert answer.status_code == 401 and answer.headers['WWW-Authenticate'] == 'Basic'
+        assert b.state == State()
+        assert client.request(method, path, headers=basic('anybody:Schlüssel'), **body).status_code == 200
+
+def test_a_page_in_a_browser_cannot_tell_anything(h, tmp_path):
+    b = backend_of(h, tmp_path/'kept.json')
+    raw = json.dumps(created(0))
+    with TestClient(serving_app(b), 'http://127.0.0.1:9090') as client:
+        for kind in 'text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data; boundary=x', '':
+            assert client.post('/webhook', content=raw, headers={'Content-Type': kind}).status_code == 400
+        assert client.options('/webhook', headers={'Origin': 'https://evil.org', 'Access-Control-Request-Method': 'POST'}).status_code == 405
+        assert client.post('/webhook', json=created(0), headers=dict(host='evil.org:9090')).status_code == 400
+        assert b.state == State()
+        for host in 'localhost:9090', '127.0.0.1', '[::1]:9090':
+            assert client.post('/webhook', json=created(0), headers=dict(host=host)).status_code == 200
+
+def test_a_body_may_be_so_large(h, tmp_path):
+    raw = json.dumps(created(0)).encode()
+    head = {'Content-Type': 'application/json'}
+    for largest, status in ((len(raw) - 1, 413), (len(raw), 200), (len(raw) + 1, 200)):
+        b = backend_of(h, tmp_path/f'{largest}.json')
+        with TestClient(serving_app(b, largest=largest), 'http://localhost') as client:
+            assert client.post('/webhook', content=raw, headers=head).status_code == status
+            parts = (raw[i:i+10] for i in range(0, len(raw), 10))
+            assert client.post('/webhook', content=parts, headers=head).status_code == status    # without a length
+        assert len(b.state.answers) == (status == 200)
+
+@pytest.mark.parametrize('path, body, says', [
+    ('/predict', {}, 'must have tasks'), ('/predict', dict(tasks=[]), 'of which project'), ('/predict', dict(tasks=[1]), 'must have tasks'),
+    ('/predict', asked(1) | dict(label_config='<View/>'), 'has 0 Choices'), ('/setup', {}, 'of which project'), ('/setup', dict(project='3.1'), 'is not XML'),
+    ('/webhook', {}, 'what happened'), ('/webhook', dict(action='ANNOTATION_CREATED'), 'must have its annotation'),
+    ('/webhook', created(0) | dict(project=None), 'of which project'), ('/webhook', created(0) | dict(task=dict(id=1)), 'must have tasks'),
+    ('/webhook', created(0) | dict(annotation=dict(id=1, result=7)), 'must have a result'), ('/setup', [], 'JSON object')])
+def test_what_is_wrong_is_said_in_a_sentence(h, tmp_path, path, body, says):
+    b = backend_of(h, tmp_path/'kept.json')
+    with TestClient(serving_app(b), 'http://localhost') as client:
+        answer = client.post(path, json=body)
+    assert answer.status_code == 400 and says in answer.json()['error'] and not b.state.answers
+
+anything = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), lambda some:
+    st.lists(some, max_size=3) | st.dictionaries(st.sampled_from(['id', 'data', 'image', 'path', 'result', 'value', 'choices', 'type', 'from_name', 'label_config']) | st.text(), some, max_size=4), max_leaves=8)
+
+@given(path=st.sampled_from(['/setup', '/predict', '/webhook', '/versions']), key=st.sampled_from([*created(0), *asked(1), 'schema', 'annotations']),
+       inner=st.sampled_from([None, 'id', 'data', 'result', 'label_config', 'was_cancelled']), value=anything)
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_request_makes_it_stumble(h, tmp_path_factory, path, key, inner, value):
+    b = backend_of(h[:5], tmp_path_factory.mktemp('f')/'kept.json')
+    b.row = {p: i for i,p in enumerate(PATHS[:5])}
+    body = created(0) | asked(1) | SETUP | dict(project=dict(id=3, label_config=CONFIG), annotations=[dict(id=1)])
+    body[key] = value if inner is None or not isinstance(body.get(key), dict) else body[key] | {inner: value}
+    client = TestClient(serving_app(b), 'http://localhost')      # without its thread, so that errors are seen here
+    assert client.post(path, content=json.dumps(body), headers={'Content-Type': 'application/json'}).status_code in (200, 400)
+
+# --- asking Label Studio ---
+class Pretended:
+    "A Label Studio of a few lines, which may be down, or fail in the middle as one on SQLite does."
+    def __init__(self, n):
+        self.tasks = [task(i, annotations=[]) for i in range(n)]
+        self.predictions, self.shown, self.fails, self.asked = [], None, [], []
+        studio = self
+        class Door(BaseHTTPRequestHandler):
+            def do_GET(self):
+                raw = self.rfile.read(int(self.headers.get('Content-Length', 0)))
+                status, said = studio.answer(self.command, self.path, json.loads(raw) if raw else None)
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(json.dumps(said).encode())
+            do_POST = do_PATCH = do_DELETE = do_GET
+            def log_message(self, *args): pass
+        self.server = ThreadingHTTPServer(('127.0.0.1', 0), Door)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.known = LabelStudio(f'http://127.0.0.1:{self.server.server_port}/', 'a-key')
+
+    def answer(self, method, path, body):
+        self.asked.append((method, path))
+        if self.fails and (method, path.split('/')[-1] or path.split('/')[-2]) == self.fails[0]: return 500, self.fails.pop(0)
+        versions = {p['model_version'] for p in self.predictions}
+        if 'export' in path: return 200, self.tasks
+        if 'import' in path: self.predictions += body
+        if method == 'PATCH': self.shown = body['model_version']
+        if method == 'DELETE': self.predictions = [p for p in self.predictions if p['model_version'] != body['model_version']]
+        if method == 'GET': return 200, {v: sum(p['model_version'] == v for p in self.predictions) for v in versions}
+        return 200, {}
+
+@pytest.fixture
+def studio(monkeypatch):
+    monkeypatch.setattr(module, 'LONGEST', .05)
+    found = Pretended(20)
+    yield found
+    found.server.shutdown()
+    found.server.server_close()
+
+def shown(b, secs=30):
+    end = time.monotonic() + secs
+    while time.monotonic() < end:
+        if b.idle.is_set() and b.model and b.shown == b.model.version: return b.model
+        time.sleep(.01)
+    pytest.fail('nothing was shown')
+
+@pytest.mark.parametrize('fails', [[], [('GET', 'model-versions')], [('POST', 'predictions')], [('PATCH', '3')], [('DELETE', 'model-versions')],
+    [('DELETE', 'model-versions')]*3, [('POST', 'predictions'), ('PATCH', '3'), ('DELETE', 'model-versions')]])
+def test_the_next_tasks_are_shown_whatever_fails_in_between(h, tmp_path, studio, fails):
+    studio.predictions = [dict(task=0, model_version='theirs')]
+    with backend_of(h, tmp_path/'kept.json', Recipe(ahead=5), studio.known) as b:
+        answer_setup(b, SETUP)
+        shown(b)
+        studio.fails += fails
+        for i in range(4):
+            answer_webhook(b, created(i))
+            settled(b)
+        model = shown(b)
+    ours = [p for p in studio.predictions if p['model_version'] != 'theirs']
+    assert [p['task'] for p in ours] == model.order[:5].tolist() and not studio.fails
+    assert {p['model_version'] for p in ours} == {studio.shown} == {model.version}
+    assert [p['score'] for p in ours] == sorted(p['score'] for p in ours) and len(studio.predictions) == 6
+    assert set(model.order) == set(range(4, 20))        # only what there are tasks for
+
+def test_what_was_answered_while_it_was_down(h, tmp_path, studio):
+    kept = tmp_path/'kept.json'
+    with backend_of(h, kept, studio=studio.known) as b:
+        for i in range(3): answer_webhook(b, created(i))
+        settled(b)
+    for i in range(1, 6): studio.tasks[i]['annotations'] = [annotation(i, CLASSES[TRUTH[i]])]      # that of 0 is gone, 3 to 5 are new
+    studio.tasks[6]['annotations'] = [annotation(6, 'cat', was_cancelled=True)]
+    with backend_of(h, kept, studio=studio.known) as b: shown(b)
+    assert labels(b) == {PATHS[i]: CLASSES[TRUTH[i]] for i in range(1, 6)}
+
+@pytest.mark.parametrize('action', ['START_TRAINING', 'TASKS_CREATED'])
+def test_a_reason_to_ask_again(h, tmp_path, studio, action):
+    with backend_of(h, tmp_path/'kept.json', studio=studio.known) as b:
+        answer_setup(b, SETUP)
+        assert len(shown(b).order) == 20
+        studio.tasks += [task(i, annotations=[annotation(i, 'cat')]) for i in (30, 31)] + [dict(id=99, data=dict(image='else.png'), annotations=[])]
+        answer_webhook(b, event(action))
+        settled(b)
+        assert len(shown(b).order) == 20 and labels(b) == {'30.png': 'cat', '31.png': 'cat'}
+
+def test_label_studio_is_down(h, tmp_path, studio):
+    "The server answers all the same, and shows what it has as soon as that is possible."
+    said, address = [], studio.server.server_address
+    studio.server.shutdown()
+    studio.server.server_close()
+    with backend_of(h, tmp_path/'kept.json', studio=studio.known, said=said) as b:
+        for i in range(3): answer_webhook(b, created(i))
+        settled(b)
+        assert answer_predict(b, asked(7))['results'][0]['result'] and b.shown is None
+        assert any('does not answer' in line for line in said)
+        back = ThreadingHTTPServer(address, studio.server.RequestHandlerClass)
+        threading.Thread(target=back.serve_forever, daemon=True).start()
+        studio.tasks[0]['annotations'] = [annotation(0, 'cat')]
+        for i in (1, 2): studio.tasks[i]['annotations'] = [annotation(i, CLASSES[TRUTH[i]])]
+        assert len(shown(b).order) == 17
+        back.shutdown()
+        back.server_close()
+
+# --- a real process ---
+class Process:
+    "The command, as a shell starts it."
+    def __init__(self, folder, *words):
+        self.folder, self.words = folder, words
+        self.opener = build_opener(ProxyHandler({}))
+    def __enter__(self):
+        code = 'from m2vaal_nb.cli import m2vaal_serve; m2vaal_serve()'
+        self.p = subprocess.Popen([sys.executable, '-c', code, 'photos', '--embeddings', 'z.npz', '--port', '0', *self.words],
+            cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for line in self.p.stdout:
+            if found := re.search(r'http://\S+:\d+', line): break
+        self.at = found[0]
+        return self
+    def __exit__(self, *_):
+        self.p.kill()
+        self.p.communicate()
+    def post(self, where, body):
+        request = Request(self.at + where, json.dumps(body).encode(), {'Content-Type': 'application/json'})
+        end = time.monotonic() + 30
+        while True:
+            try:
+                with self.opener.open(request, timeout=30) as answer: return json.loads(answer.read())
+            except URLError:
+                if time.monotonic() > end: raise
+                time.sleep(.05)
+
+@pytest.fixture
+def photos(h, tmp_path):
+    (tmp_path/'photos').mkdir()
+    for path in PATHS: Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path/'photos'/path)
+    np.savez(tmp_path/'z.npz', names=PATHS, embeddings=h)
+    return tmp_path
+
+def test_killed_in_the_middle_and_started_again(photos, capsys):
+    "Right after the answer that an annotation arrived, most likely in the middle of the training that follows."
+    with Process(photos) as p:
+        p.post('/setup', SETUP)
+        for i in range(7): assert p.post('/webhook', created(i)) == dict(answers=i + 1)
+        p.p.send_signal(signal.SIGKILL)
+        p.p.wait()
+    kept = photos/'z.labels.json'
+    assert len(read_state(kept).answers) == 7
+    with Process(photos) as p:
+        again = p.post('/predict', asked(*range(N)))
+        with pytest.raises(ValueError, match='another process'), module.only_writer(kept): pass
+        with chdir(photos), pytest.raises(SystemExit, match='1'): m2vaal_serve('photos', 'z.npz', port='0')
+        assert 'another process' in capsys.readouterr().err
+        p.p.send_signal(signal.SIGINT)
+        _, said = p.p.communicate(timeout=30)
+        assert p.p.returncode == 130 and said == 'm2vaal_serve: interrupted. What was answered is kept: the same command goes on.\n'
+    as_read = read_embeddings(photos/'z.npz').h_N_D
+    assert again == answer_predict(backend_of(as_read, kept), asked(*range(N)))
+
+@pytest.mark.parametrize('words, says', [
+    (dict(host='0.0.0.0'), 'needs a token'), (dict(method='vaal'), 'reads images, not features'), (dict(method='vall'), 'Unknown method'),
+    (dict(ahead='0'), '`ahead` is 0'), (dict(label_studio='http://127.0.0.1:1'), 'needs an access token'), (dict(port='x'), 'not a whole number'),
+    (dict(embeddings='none.npz'), 'no file none.npz'), (dict(images='none'), 'no folder none'), (dict(port='99999'), 'Cannot listen')])
+def test_mistakes_cost_a_sentence(photos, capsys, monkeypatch, words, says):
+    monkeypatch.delenv('LABEL_STUDIO_API_KEY', raising=False)
+    monkeypatch.delenv('M2VAAL_TOKEN', raising=False)
+    with chdir(photos), pytest.raises(SystemExit, match='1'): m2vaal_serve(**dict(images='photos', embeddings='z.npz') | words)
+    said = capsys.readouterr().err
+    assert said.count('\n') == 1 and says in said and not list(photos.glob('*.json'))
