@@ -58,7 +58,7 @@ def audit_part(
     "How many images of a batch are drawn at random."
     share = as_number(share, 'share', low=.01, high=1)
     def due(n): return math.floor(share*n + 1e-9)
-    return due(n_labelled + budget) - due(n_labelled) if n_labelled else budget
+    return due(n_labelled + budget) - due(n_labelled)
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10024
 def audit_ids(
@@ -85,7 +85,9 @@ def audited_images(
     if not len(left): raise ValueError("All images are labelled: there is nothing to choose.")
     query_protocol(budget, len(left), method, seed, **changes)
     n = served(budget, len(left))
-    drawn = left[:audit_part(len(pool.labelled), n, share)]
+    n_drawn = audit_part(len(pool.labelled), n, share)
+    if pool.x.ndim == 4 and not len(pool.labelled): n_drawn = n
+    drawn = left[:n_drawn]
     chosen = pd.DataFrame(columns=['id', 'predicted', 'probability', 'score'])
     if len(drawn) < n:
         others = replace(pool, ids=np.setdiff1d(pool.ids, drawn))

@@ -236,7 +236,8 @@ def write_choice(
     for file,text in zip(query.files, texts): write_whole(file, text.encode())
     first, *others = query.files
     order, drawn = order_of(known, query), int(chosen.audit.sum())
-    if drawn and known.n_labelled: order = f'{drawn} drawn at random, to measure, then the others {order}'
+    if drawn == len(chosen): order = 'all drawn at random, to measure'
+    elif drawn: order = f'{drawn} drawn at random, to measure, then the others {order}'
     say(f'{first}: the {len(chosen)} images to label next, {order}.')
     if others: say(f'{others[0]}: the same for Label Studio; {others[1]}: its labelling interface.')
 

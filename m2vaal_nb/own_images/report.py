@@ -287,7 +287,7 @@ def card(
     row, # Of the batch
 ): # Element of the page
     "An image to label, and why."
-    how = 'drawn at random, to measure' if row.audit else 'nothing is labelled yet'
+    how = 'drawn at random, to measure' if row.audit else 'among the first: nothing is labelled yet'
     if row.audit or f.why is None: return Div(with_name(f, row.id, how, cls='big'), cls='card')
     why = f.why.loc[row.id]
     says = f'predicted {row.predicted}, {percent(row.probability)}', f'doubt {why.doubt:.2f}'
