@@ -368,6 +368,7 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'beyond.representation.learn': (lambda: dict(recipe=importlib.import_module('m2vaal_nb.beyond.contrast').Recipe(passes=1, batch=2)),),
     'beyond.representation.embed': (lambda: dict(nets=features_of_6()), {}, {'fewer rows'}),
     'beyond.m1m2.M2Recipe': ({},),
+    'beyond.one_factor.with_wrong_labels': (lambda: dict(data=importlib.import_module('m2vaal_nb.data').Dataset(z_6_2, [0, 1]*3, z_6_2, [0, 1]*3, ('a', 'b'))),),
     'beyond.propagation.propagate': (dict(h_N_D=z_6_2), dict(labelled=np.arange(6), n_classes=3)),
     'beyond.feature_learners.fit_head': (dict(h_L_D=z_6_2), dict(n_classes=3)),
     'beyond.feature_learners.tell_labelled': ({}, {}, any_rows),
