@@ -73,7 +73,7 @@ def provenance(device:torch.device)->dict: # `versions` and `host`
 def warn_if_moved(
     path:Path|str, # Log
     lines:list, # Lines that it holds
-    line:dict, # The next one, or what `provenance` would write into it
+    line:dict, # The next one, or its versions and host
 ):
     "Warn when a run goes on on another kind of machine, or with other versions."
     about = {k: line[k] for k in ('versions', 'host')}
