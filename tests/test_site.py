@@ -60,12 +60,12 @@ def test_signatures_show_no_raw_links(nb, site):
 @pytest.mark.parametrize('nb', NBS, **nb_ids)
 def test_docs_stand_in_the_order_of_the_source(nb, site):
     "nbdev shows the last definition of a cell first, and a cell's source in between."
-    written = re.findall(r'^(?:def|class) (\w+)', '\n'.join(cells(nb, 'code')), flags=re.M)
+    written = re.findall(r'^(?:async def|def|class) (\w+)', '\n'.join(cells(nb, 'code')), flags=re.M)
     docs, source = [], ''
     for c in json.loads((site/nb.relative_to(ROOT/'nbs')).read_text(encoding='utf-8'))['cells']:
         if found := re.search(r'^show_doc\((\w+)', ''.join(c['source']), flags=re.M):
             docs.append(found[1])
-            assert not re.search(rf'^(?:def|class) {found[1]}\b', source, flags=re.M), f'the source of {found[1]} is above its docs'
+            assert not re.search(rf'^(?:async def|def|class) {found[1]}\b', source, flags=re.M), f'the source of {found[1]} is above its docs'
         elif 'code-fold: show' in ''.join(c['source']): source += ''.join(c['source']) + '\n'
     assert docs == sorted(docs, key=written.index)
 

@@ -336,7 +336,7 @@ def covering(
 
 # %% ../../nbs/beyond/cover.ipynb #5e0a1d12
 def cover_gains(
-    picks:np.ndarray, # (B,) rows of U, as `cover_rows` picked them with the same arguments
+    picks:np.ndarray, # (B,) rows of U, as they were picked with the same arguments
     z_U_D, # (U, D) latents of the unlabelled rows
     z_L_D, # (L, D) latents of the labelled rows; L may be 0
     kernel:Callable, # Squared distances in units of the width -> how well one covers another

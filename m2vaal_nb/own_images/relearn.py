@@ -46,7 +46,7 @@ def write_state(
     write_whole(path, text.encode())
 
 def read_state(
-    path:Path, # A file of `write_state`; it need not exist
+    path:Path, # A file of what was kept; it need not exist
 )->State:
     "What was kept; `ValueError` when the file is damaged, or something else."
     if not path.exists(): return State()
