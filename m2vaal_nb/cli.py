@@ -381,6 +381,7 @@ def m2vaal_embed(
     size:str=None, # Pixels a side for what is learned; 32 by default
     passes:str=None, # How often each image is seen by what is learned; fewer in larger folders by default
     batch:str='32', # Images at a time for a named net
+    no_flip:bool=False, # Left and right differ, as in text: what is learned sees no mirrored images
     seed:str='0', # Of what is learned
     device:str='auto', # Where a named net looks: auto, cpu or cuda
     skip_bad:bool=False, # Leave out images that cannot be read
@@ -389,4 +390,4 @@ def m2vaal_embed(
     with one_sentence_errors('m2vaal_embed', GOES_ON):
         numbers = given(size=size, passes=passes, batch=batch, seed=seed)
         from m2vaal_nb.own_images.embed import embed_folder
-        embed_folder(images, out, backbone, weights, device=device, skip_bad=skip_bad, say=say, **numbers)
+        embed_folder(images, out, backbone, weights, flip=not no_flip, device=device, skip_bad=skip_bad, say=say, **numbers)

@@ -156,7 +156,8 @@ def poisson(
     A = (sparse.eye(N) - scale @ W @ scale).tocsr().astype(dtype)
     def times(v): return (A @ v.reshape(N, S)).ravel()
     op = LinearOperator((N*S, N*S), times, dtype=dtype)
-    u, _ = cg(op, b.ravel(), rtol=rtol, maxiter=1000)
+    u, unfinished = cg(op, b.ravel(), rtol=rtol, maxiter=1000)
+    if unfinished: raise ValueError(f"Labels had not settled on the graph after {unfinished} steps.")
     u_N_S = scale @ u.reshape(N, S)
     return u_N_S - part_means(part_N, u_N_S, degree_N)[part_N]
 

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['VIEWS', 'Backbone', 'without_head', 'torchvision_backbone', 'timm_backbone', 'inner_weights', 'load_weights',
            'backbone_for', 'part_files', 'taken_up', 'rows_of', 'read_batch', 'embed_batches', 'passes_for',
-           'learned_rows', 'images_sha', 'made_by', 'check_out', 'write_embeddings', 'settings_for', 'embed_folder']
+           'learned_rows', 'images_sha', 'made_by', 'check_embeddings', 'write_embeddings', 'settings_for',
+           'embed_folder']
 
 # %% ../../nbs/own_images/embed.ipynb #6f3441d9
 import hashlib, io, json, time, zipfile
@@ -251,7 +252,7 @@ def made_by(
         with np.load(path, allow_pickle=False) as z: return json.loads(str(z['made']))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile): return None
 
-def check_out(
+def check_embeddings(
     out:Path, # To be written
 ):
     "`ValueError` when a file cannot be written, or holds what is not ours to overwrite."
@@ -279,17 +280,18 @@ def settings_for(
     passes:int|None, # How often each image is seen; the same
     seed:int, # Of what is learned
     weights:str|Path|None, # A file; only what is not learned has one
+    flip:bool=True, # Is a mirrored image still the same thing? The same
 )->dict: # That decide what comes out
     "What a folder is embedded by; `ValueError` when it does not go together."
     if backbone == 'learned':
         if weights is not None:
             raise ValueError("What is learned from the folder needs no weights: name a --backbone for them.")
-        recipe = Recipe(passes=passes_for(n) if passes is None else passes, seed=seed)
+        recipe = Recipe(passes=passes_for(n) if passes is None else passes, seed=seed, flip=flip)
         size = as_int(32 if size is None else size, 'size', low=8)
         return dict(backbone=backbone, size=size, recipe=asdict(recipe))
-    if size is not None or passes is not None:
+    if size is not None or passes is not None or not flip:
         raise ValueError(f"{backbone} is learned already, at a size of its own: "
-                         "--size and --passes are for `learned` alone.")
+                         "--size, --passes and --no-flip are for `learned` alone.")
     raw = b'' if weights is None or not Path(weights).is_file() else Path(weights).read_bytes()
     return dict(backbone=backbone, weights=hashlib.sha256(raw).hexdigest() if raw else '')
 
@@ -302,6 +304,7 @@ def embed_folder(
     size:int|None=None, # Pixels a side for what is learned, at least 8; 32 by default
     passes:int|None=None, # How often each image is seen by what is learned; fewer in larger folders by default
     batch:int=32, # Images at a time for a named net
+    flip:bool=True, # Is a mirrored image still the same thing to what is learned? Not for text or digits
     seed:int=0, # Of what is learned
     device:str='auto', # Where a named net looks: 'auto', 'cpu' or 'cuda'
     skip_bad:bool=False, # Are images left out that cannot be read?
@@ -312,13 +315,14 @@ def embed_folder(
     folder, out = Path(images), Path(out)
     batch, device = as_int(batch, 'batch', low=1), pick_device(device)
     paths = image_paths(images, ALL_KINDS)
-    check_out(out)
-    made = settings_for(backbone, len(paths), size, passes, seed, weights)
+    check_embeddings(out)
+    made = settings_for(backbone, len(paths), size, passes, seed, weights, flip)
     made |= dict(images=images_sha(folder, paths), pretrained=pretrained)
     if made_by(out) == made:
         say(f'{out} is up to date: {len(paths)} images by {backbone}.')
         return out
-    say(f'{len(paths)} images, embedded by {backbone}.')
+    how = 'a small net that learns from them alone' if backbone == 'learned' else backbone
+    say(f'{len(paths)} images, embedded by {how}.')
     with only_writer(out):
         if backbone == 'learned':
             seen = see_images(folder, paths, square(made['size']), skip_bad=skip_bad)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'ROWS', 'TABLES', 'BROKEN', 'HALVED', 'MEASURE', 'entry', 'npz_table', 'npy_table', 'torch_table',
-           'frame_table', 'csv_table', 'parquet_table', 'read_table', 'as_names', 'checked_lengths', 'unit_rows',
-           'Embeddings', 'read_embeddings', 'for_images', 'made_up_files', 'bench_queries']
+           'numbered_columns', 'frame_table', 'csv_table', 'parquet_table', 'read_table', 'as_names', 'checked_lengths',
+           'unit_rows', 'Embeddings', 'read_embeddings', 'matched', 'for_images', 'made_up_files', 'bench_queries']
 
 # %% ../../nbs/own_images/embeddings.ipynb #34c53bd0
 import json, re, subprocess, sys, tempfile, zipfile, zlib
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..foundations.inputs import as_array, need_rows
-from ..foundations.names import match_paths
+from ..foundations.names import all_endings, match_paths
 from ..samplers import blocks
 from .labels import listed
 
@@ -61,15 +61,26 @@ def torch_table(path:Path)->tuple: # Names, rows
     return held[entry(held, NAMES, path)], held[entry(held, ROWS, path)]
 
 # %% ../../nbs/own_images/embeddings.ipynb #f30308b7
+def numbered_columns(
+    columns, # Of a table
+)->list: # In the order of their numbers; empty where there are none
+    "The most columns of one name that are numbered without a gap, from 0 or 1: embedding_0, embedding_1, …"
+    by_name = {}
+    for c in columns:
+        found = re.fullmatch(r'(.*?)(\d+)', str(c))
+        if found: by_name.setdefault(found[1], {})[int(found[2])] = c
+    def whole(at): return sorted(at) in ([*range(len(at))], [*range(1, len(at) + 1)])
+    groups = [[at[i] for i in sorted(at)] for at in by_name.values() if whole(at)]
+    return max(groups, key=len, default=[])
+
 def frame_table(
     frame, # A DataFrame
     path:Path, # Of its file
 )->tuple: # Names, rows
     "What a table holds."
     names = frame[entry(frame.columns, NAMES, path)]
-    own = [c for c in frame.columns if not str(c).startswith('Unnamed')]     # pandas' index is unnamed
-    numbered = [c for c in own if re.search(r'\d$', str(c))]
-    if numbered: return names, frame[numbered].to_numpy()
+    numbered = numbered_columns(frame.columns)
+    if numbered and not {*ROWS} & {*frame.columns}: return names, frame[numbered].to_numpy()
     return names, list(frame[entry(frame.columns, ROWS, path)])
 
 def csv_table(path:Path)->tuple: # Names, rows
@@ -180,15 +191,24 @@ def read_embeddings(
     return Embeddings(path, names, unit_rows(rows, names, path))
 
 # %% ../../nbs/own_images/embeddings.ipynb #3d202b59
+def matched(
+    names:list, # Of embeddings
+    paths:list, # Images of a folder
+)->dict: # Name -> path; without the names of no image
+    "Which images names are of, by what follows any prefix."
+    if {*paths} <= {*names}: return {path: path for path in paths}
+    ends = all_endings(names, paths)
+    there = [name for name in names if ends[name]]
+    return match_paths(there or names, paths)
+
 def for_images(
     z:Embeddings, # Read from a file
     paths:list, # Images of a folder
     skip:bool=False, # Are images left out that have none?
 )->tuple: # Embeddings in the order of the images; notes, one for each thing
     "The embeddings of a folder's images."
-    whole = not {*z.names}.isdisjoint(paths)
-    names = z.names if whole else match_paths(z.names, paths).values()
-    row_of = {name: row for row,name in enumerate(names)}
+    image_of = matched(z.names, paths)
+    row_of = {image_of.get(name, name): row for row,name in enumerate(z.names)}
     missing = [path for path in paths if path not in row_of]
     others = sorted(row_of.keys() - {*paths})
     what = f'{len(missing)} of {len(paths)} images have no embedding in {z.path}: {listed(missing, 3)}'

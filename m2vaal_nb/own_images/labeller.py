@@ -135,7 +135,8 @@ def chosen_now(
     "What a query on embeddings would have labelled next."
     from m2vaal_nb.own_images.folder import Query, choose, embedded_pool, known_folder
     given = [labels] if Path(labels).exists() else []
-    known = known_folder(folder, given, classes, embeddings)
+    known = known_folder(folder, given, classes, embeddings, skip_bad=True)
+    known = known.only(image_paths(folder))     # those that can be shown
     chosen = choose(embedded_pool(known, str), known, Query(budget), str)
     return {image: name or '' for image,name in zip(chosen.image, chosen.predicted)}
 
