@@ -358,18 +358,18 @@ def m2vaal_serve(
     seed:str='0', # A whole number
 ):
     "Answer Label Studio: predictions, and which images are next, retrained after each annotation."
-    with one_sentence_errors('m2vaal_serve', 'What was answered is kept: the same command goes on.'):
+    with one_sentence_errors('m2vaal_serve', 'What arrived is kept: the same command goes on.'):
         numbers = given(port=port, ahead=ahead, seed=seed)
         key = api_key or os.environ.get('LABEL_STUDIO_API_KEY')
         if not embeddings: raise ValueError("--embeddings must name a file of embeddings of the images.")
         if label_studio and not key:
-            raise ValueError("--label-studio needs an access token: --api-key, or $LABEL_STUDIO_API_KEY.")
+            raise ValueError("--label-studio needs an access token: $LABEL_STUDIO_API_KEY, or --api-key.")
         from m2vaal_nb.interop.label_studio_api import LabelStudio
-        from m2vaal_nb.own_images.serve import Recipe, serve
+        from m2vaal_nb.own_images.serve import Choosing, serve
         studio = LabelStudio(label_studio, key) if label_studio else None
-        recipe = Recipe(method, numbers['ahead'], numbers['seed'])
+        choosing = Choosing(method, numbers['ahead'], numbers['seed'])
         token = token or os.environ.get('M2VAAL_TOKEN')
-        serve(images, embeddings, state, recipe, host, numbers['port'], token, studio, say)
+        serve(images, embeddings, state, choosing, host, numbers['port'], token, studio, say)
 
 # %% ../nbs/cli.ipynb #96468db0
 @dashed

@@ -8,10 +8,9 @@ import numpy as np, pytest, torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from starlette.testclient import TestClient
-from conftest import ROOT
 from m2vaal_nb.cli import m2vaal_serve
 from m2vaal_nb.interop.label_studio import label_studio_config
-from m2vaal_nb.interop.label_studio_api import LabelStudio
+from m2vaal_nb.interop.label_studio_api import LabelStudio, all_tasks, ask
 from m2vaal_nb.interop.label_studio_ml import Answer, class_choices, task_images
 from m2vaal_nb.own_images import relearn, serve as module
 from m2vaal_nb.own_images.embeddings import read_embeddings
@@ -104,8 +103,10 @@ def test_another_interface_is_followed(h, tmp_path):
 
 # --- what is asked ---
 def test_an_order_from_the_first_question_on(h, tmp_path):
-    with backend_of(h, tmp_path/'kept.json', Recipe(ahead=4)) as b:
-        version = answer_setup(b, SETUP)['model_version']
+    with backend_of(h, tmp_path/'kept.json', Choosing(ahead=4)) as b:
+        quick = answer_setup(b, SETUP)['model_version']
+        version = settled(b).version
+        assert quick.startswith('m2vaal-0-') and quick != version
         first = answer_predict(b, asked(*range(N)))
         assert first['model_version'] == version and all(p['result'] == [] for p in first['results'])
         assert sorted(p['score'] for p in first['results']) == pytest.approx(np.arange(N)/N)
@@ -119,13 +120,14 @@ def test_an_order_from_the_first_question_on(h, tmp_path):
     right = [p['result'][0]['value']['choices'] == [CLASSES[c]] for p,c in zip(later, TRUTH)]
     assert np.mean(right) > .9
 
-@pytest.mark.parametrize('ahead', [1, 5, 53, 54, 55, 1000])
+@pytest.mark.parametrize('ahead', [1, 5, 53, 54, 55, 59, 60, 61, 1000])
 @pytest.mark.parametrize('method', ['linear_doubt_herding', 'linear_margin', 'linear_random', 'linear_coreset'])
-def test_the_order_begins_with_what_is_picked(h, ahead, method):
-    y_N = np.where(np.arange(N) < 6, TRUTH, -1)
-    model = fitted(h, y_N, class_choices(CONFIG), Recipe(method, ahead))
-    assert sorted(model.order) == list(range(6, N))
-    budget = min(ahead, N - 6)
+@pytest.mark.parametrize('n', [0, 6])
+def test_the_order_begins_with_what_is_picked(h, ahead, method, n):
+    y_N = np.where(np.arange(N) < n, TRUTH, -1)
+    model = fitted(h, y_N, class_choices(CONFIG), Choosing(method, ahead))
+    assert sorted(model.order) == list(range(n, N))
+    budget = min(ahead, N - n)
     picks = next_images(known_pool(h, y_N, CLASSES), budget, method).id
     assert model.order[:budget].tolist() == picks.tolist()
 
@@ -136,6 +138,20 @@ def test_much_or_little_is_left(h, n, rows):
     model = fitted(h, y_N, class_choices(CONFIG), rows=rows)
     left = range(n, N) if rows is None else [r for r in rows if r >= n]
     assert sorted(model.order) == list(left) and (model.place_N[:n] == 1).all() and model.p_N_C.shape == (N, 3)
+
+def test_the_first_answer_waits_for_no_picking(h, tmp_path, monkeypatch):
+    go, real = threading.Event(), relearn.first_images
+    def slow(*args):
+        assert go.wait(30)
+        return real(*args)
+    monkeypatch.setattr(relearn, 'first_images', slow)
+    with backend_of(h, tmp_path/'kept.json', Choosing(ahead=3)) as b:
+        quick = answer_setup(b, SETUP)['model_version']
+        assert answer_predict(b, asked(0))['model_version'] == quick and answer_health(b)['is_training']
+        go.set()
+        model = settled(b)
+    assert model.version != quick
+    assert TRUTH[model.order[:3]].tolist() in ([0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0])   # one of each group
 
 def test_half_precision(h):
     "In which a million features are kept."
@@ -185,7 +201,8 @@ class Slow:
 def test_events_during_a_training_are_kept_and_nobody_waits(h, tmp_path, monkeypatch):
     slow = Slow(monkeypatch)
     with backend_of(h, tmp_path/'kept.json') as b:
-        version = answer_setup(b, SETUP)['model_version']
+        answer_setup(b, SETUP)
+        version = settled(b).version
         answer_webhook(b, created(0))
         assert slow.begun.wait(30)
         for i in range(1, 9):
@@ -215,7 +232,8 @@ def test_a_training_that_fails_is_said_and_tried_again(h, tmp_path, monkeypatch)
         return real(h, y_N, *args)
     monkeypatch.setattr(module, 'fitted', fitted)
     with backend_of(h, tmp_path/'kept.json', said=said) as b:
-        before = answer_setup(b, SETUP)['model_version']
+        answer_setup(b, SETUP)
+        before = settled(b).version
         answer_webhook(b, created(0))
         assert answer_predict(b, asked(5))['model_version'] == before
         end = time.monotonic() + 30
@@ -268,6 +286,9 @@ def test_a_page_in_a_browser_cannot_tell_anything(h, tmp_path):
         assert b.state == State()
         for host in 'localhost:9090', '127.0.0.1', '[::1]:9090':
             assert client.post('/webhook', json=created(0), headers=dict(host=host)).status_code == 200
+    with TestClient(serving_app(b, token='sesame'), 'http://labels.example.org') as client:      # behind a proxy
+        assert client.post('/webhook', json=created(1)).status_code == 401
+        assert client.post('/webhook', json=created(1), headers=basic('m2vaal:sesame')).status_code == 200
 
 def test_a_body_may_be_so_large(h, tmp_path):
     raw = json.dumps(created(0)).encode()
@@ -356,7 +377,7 @@ def shown(b, secs=30):
     [('DELETE', 'model-versions')]*3, [('POST', 'predictions'), ('PATCH', '3'), ('DELETE', 'model-versions')]])
 def test_the_next_tasks_are_shown_whatever_fails_in_between(h, tmp_path, studio, fails):
     studio.predictions = [dict(task=0, model_version='theirs')]
-    with backend_of(h, tmp_path/'kept.json', Recipe(ahead=5), studio.known) as b:
+    with backend_of(h, tmp_path/'kept.json', Choosing(ahead=5), studio.known) as b:
         answer_setup(b, SETUP)
         shown(b)
         studio.fails += fails
@@ -372,13 +393,139 @@ def test_the_next_tasks_are_shown_whatever_fails_in_between(h, tmp_path, studio,
 
 def test_what_was_answered_while_it_was_down(h, tmp_path, studio):
     kept = tmp_path/'kept.json'
-    with backend_of(h, kept, studio=studio.known) as b:
+    with backend_of(h, kept) as b:
         for i in range(3): answer_webhook(b, created(i))
         settled(b)
     for i in range(1, 6): studio.tasks[i]['annotations'] = [annotation(i, CLASSES[TRUTH[i]])]      # that of 0 is gone, 3 to 5 are new
     studio.tasks[6]['annotations'] = [annotation(6, 'cat', was_cancelled=True)]
     with backend_of(h, kept, studio=studio.known) as b: shown(b)
     assert labels(b) == {PATHS[i]: CLASSES[TRUTH[i]] for i in range(1, 6)}
+    assert {a.image for a in read_state(tmp_path/'kept.1.bak').answers.values()} == set(PATHS[:3])
+
+@pytest.mark.parametrize('left', [0, 1, 4, 20])
+def test_a_smaller_export_deletes_nothing(h, tmp_path, studio, left):
+    kept = tmp_path/'kept.json'
+    with backend_of(h, kept) as b:
+        for i in range(4): answer_webhook(b, created(i))
+    for i in range(4): studio.tasks[i]['annotations'] = [annotation(i, CLASSES[TRUTH[i]])]
+    before, studio.tasks[left:] = b.state, []
+    with backend_of(h, kept, studio=studio.known) as b: assert len(shown(b).order) == max(0, left - 4)
+    assert b.state == before == read_state(kept) and not list(tmp_path.glob('*.bak'))
+
+def test_images_that_are_missing_here_keep_their_answers(h, tmp_path, studio):
+    b = backend_of(h, tmp_path/'kept.json', studio=studio.known)
+    for i in range(4): answer_webhook(b, created(i))
+    for i in range(2, 4): studio.tasks[i]['annotations'] = [annotation(i, CLASSES[TRUTH[i]])]
+    before = b.state
+    b.row = {p: i for p,i in b.row.items() if i > 1}
+    ask_all(b)
+    assert b.state == before
+
+@pytest.mark.parametrize('again', [1, 2])
+def test_a_copy_is_made_before_answers_go(h, tmp_path, studio, again):
+    "As after a reset of its database, which begins to count tasks at 1 again."
+    b, said = backend_of(h, tmp_path/'kept.json', studio=studio.known), []
+    b.say = said.append
+    for n in range(1, again + 1):
+        for i in range(4): answer_webhook(b, created(i))
+        before = b.state
+        ask_all(b)
+        assert not b.state.answers and read_state(tmp_path/f'kept.{n}.bak') == before
+        assert '4 answers are not in Label Studio any more' in said[-1] and f'kept.{n}.bak' in said[-1]
+    studio.tasks = [task(10, annotations=[annotation(10, 'hen') | dict(id=100)])]
+    answer_webhook(b, created(0))
+    ask_all(b)                      # another image under the same number
+    assert labels(b) == {'10.png': 'hen'} and len(list(tmp_path.glob('*.bak'))) == again + 1
+
+def test_what_comes_and_goes_while_it_asks(h, tmp_path, studio, monkeypatch):
+    b = backend_of(h, tmp_path/'kept.json', studio=studio.known)
+    answer_webhook(b, created(0))
+    def exported(*_):
+        for i in (1, 2, 3): answer_webhook(b, created(i))
+        answer_webhook(b, event('ANNOTATIONS_DELETED', annotations=[dict(id=101)]))
+        answer_webhook(b, created(3, was_cancelled=True, action='ANNOTATION_UPDATED'))
+        answer_webhook(b, created(5, 'hen', action='ANNOTATION_UPDATED'))
+        answer_webhook(b, event('TASKS_DELETED', tasks=[dict(id=4)]))
+        return [task(i, annotations=[annotation(i, 'cat')] if i in (0, 1, 3, 4, 5) else []) for i in range(20)]
+    monkeypatch.setattr(module, 'all_tasks', exported)
+    ask_all(b)
+    assert labels(b) == {'00.png': 'cat', '02.png': CLASSES[TRUTH[2]], '05.png': 'hen'} and b.since is None
+    assert not list(tmp_path.glob('*.bak'))
+
+def test_another_interface_is_a_reason_to_ask_again(h, tmp_path, studio):
+    "What was answered by a class that was not known is known now."
+    studio.tasks[0]['annotations'] = [annotation(0, 'cow')]
+    with backend_of(h, tmp_path/'kept.json', studio=studio.known) as b:
+        answer_setup(b, SETUP)
+        shown(b)
+        assert labels(b) == {}
+        answer_setup(b, SETUP | dict(schema=label_studio_config([*CLASSES, 'cow'])))
+        settled(b)
+    assert labels(b) == {'00.png': 'cow'}
+
+def test_an_annotation_that_cannot_be_read_holds_nothing_up(h, tmp_path, studio):
+    said = []
+    studio.tasks[0]['annotations'] = [dict(id=1, result=[7]), annotation(0, 'cat')]
+    studio.tasks[1]['annotations'] = [dict(id=2, result=7), annotation(1, 'dog')]
+    with backend_of(h, tmp_path/'kept.json', studio=studio.known, said=said) as b:
+        answer_setup(b, SETUP)
+        assert len(shown(b).order) == 18
+    assert labels(b) == {'00.png': 'cat', '01.png': 'dog'}
+    assert [line for line in said if line.startswith('Annotation 2 of task 1 is passed over. An annotation must')]
+
+@pytest.mark.parametrize('status', [400, 413, 500, 507])
+def test_an_event_that_went_wrong_is_asked_for(h, tmp_path, studio, monkeypatch, status):
+    b = backend_of(h, tmp_path/'kept.json', studio=studio.known)
+    raw = json.dumps(created(0)).encode()
+    sent = {400: raw[:-1], 413: raw + b' '}.get(status, raw)
+    def full(*_): raise OSError(28, 'No space left on device')
+    def odd(*_): raise RuntimeError('an odd one')
+    with TestClient(serving_app(b, largest=len(raw)), 'http://localhost') as client:
+        answer_setup(b, SETUP)
+        shown(b)
+        studio.tasks[0]['annotations'] = [annotation(0, 'cat')]
+        with monkeypatch.context() as m:
+            if status == 507: m.setattr(relearn, 'write_whole', full)
+            if status == 500: m.setattr(module, 'news_of', odd)
+            answer = client.post('/webhook', content=sent, headers={'Content-Type': 'application/json'})
+            assert answer.status_code == status
+        end = time.monotonic() + 30
+        while not b.state.answers and time.monotonic() < end: time.sleep(.01)
+    assert labels(b) == {'00.png': 'cat'}
+
+def test_who_has_no_token_makes_it_ask_nothing(h, tmp_path, studio):
+    b = backend_of(h, tmp_path/'kept.json', studio=studio.known)
+    b.asks = False
+    client = TestClient(serving_app(b, token='sesame'), 'http://localhost')
+    assert client.post('/webhook', json=created(0)).status_code == 401 and not b.asks
+    assert client.post('/webhook', json={}, headers=basic('m2vaal:sesame')).status_code == 400 and b.asks
+
+@pytest.mark.parametrize('status', [301, 302, 303, 307, 308])
+@pytest.mark.parametrize('body', [None, dict(model_version='m2vaal')])
+def test_an_access_token_goes_to_one_server(studio, status, body):
+    class Moved(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get('Content-Length', 0)))
+            self.send_response(status)
+            self.send_header('Location', f'{studio.known.at}/api/projects/3')
+            self.end_headers()
+        do_POST = do_GET
+        def log_message(self, *args): pass
+    with ThreadingHTTPServer(('127.0.0.1', 0), Moved) as moved:
+        threading.Thread(target=moved.serve_forever, daemon=True).start()
+        at = LabelStudio(f'http://127.0.0.1:{moved.server_port}', 'a-key')
+        with pytest.raises(ValueError, match=f'it refers to {studio.known.at}; if that'): ask(at, '/api/projects/3', body)
+        moved.shutdown()
+    assert studio.asked == []
+
+def test_an_export_may_take_long(studio):
+    real = studio.answer
+    def slow(*args):
+        time.sleep(.5)
+        return real(*args)
+    studio.answer = slow
+    with pytest.raises(ValueError, match='does not answer: timed out'): all_tasks(studio.known, 3, secs=.05)
+    assert len(all_tasks(studio.known, 3)) == 20
 
 @pytest.mark.parametrize('action', ['START_TRAINING', 'TASKS_CREATED'])
 def test_a_reason_to_ask_again(h, tmp_path, studio, action):
@@ -442,6 +589,18 @@ def photos(h, tmp_path):
     np.savez(tmp_path/'z.npz', names=PATHS, embeddings=h)
     return tmp_path
 
+@pytest.mark.parametrize('kind', ['.avif', '.HEIC'])
+def test_what_it_says_at_the_start(photos, studio, monkeypatch, kind, h):
+    "Images of all kinds that can be embedded are there; without an access token something is missing."
+    monkeypatch.setattr('uvicorn.Server.run', lambda *_: None)
+    names = [f'00{kind}', *PATHS[1:]]
+    (photos/'photos'/PATHS[0]).rename(photos/'photos'/names[0])
+    np.savez(photos/'z.npz', names=names, embeddings=h)
+    for known in None, studio.known:
+        said = []
+        serve(photos/'photos', photos/'z.npz', port=0, studio=known, say=said.append)
+        assert said[-1].startswith(f'{N} images, ') and ('never arrives' in said[0]) == (known is None)
+
 def test_killed_in_the_middle_and_started_again(photos, capsys):
     "Right after the answer that an annotation arrived, most likely in the middle of the training that follows."
     with Process(photos) as p:
@@ -458,7 +617,7 @@ def test_killed_in_the_middle_and_started_again(photos, capsys):
         assert 'another process' in capsys.readouterr().err
         p.p.send_signal(signal.SIGINT)
         _, said = p.p.communicate(timeout=30)
-        assert p.p.returncode == 130 and said == 'm2vaal_serve: interrupted. What was answered is kept: the same command goes on.\n'
+        assert p.p.returncode == 130 and said == 'm2vaal_serve: interrupted. What arrived is kept: the same command goes on.\n'
     as_read = read_embeddings(photos/'z.npz').h_N_D
     assert again == answer_predict(backend_of(as_read, kept), asked(*range(N)))
 
