@@ -72,10 +72,10 @@ def most_alike(
 # %% ../../nbs/own_images/report.ipynb #b0d10021
 def method_of(
     p:Protocol, # What was trained to choose
-)->str: # As in legends
+)->str: # Slug
     "What a method is called."
     pair = p.learner, p.sampler
-    return next((m.name for m in METHODS.values() if (m.learner, m.sampler) == pair), p.sampler)
+    return next((slug for slug,m in METHODS.items() if (m.learner, m.sampler) == pair), p.sampler)
 
 def owners(
     pool:Pool, # Images, and the labels that are known
