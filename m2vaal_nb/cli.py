@@ -330,7 +330,7 @@ def m2vaal_query(
     classes:str=None, # All classes, with commas, in double quotes where they hold one; by default those of the labels
     embeddings:str=None, # What a net said of the images: .npz, .npy with names in .txt, .pt, .csv, .parquet
     audit:str=None, # Part of the labels, such as .2, drawn at random to say how good the predictions are
-    report:str=None, # An HTML file on what is known, and why these images were chosen
+    report:str=None, # An HTML file on what is known, and what to label next
     size:str=None, # Pixels a side that images are shrunk to; by default as the first image, at most 64
     steps:str=None, # Training steps; by default 200, 400 above 500 labels
     seed:str='0', # A whole number
