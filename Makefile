@@ -18,7 +18,7 @@ demo: $(READY) ## a small active-learning run, its table and figure in out/
 # A file's tests stay together, so that what they share is made once.
 test: $(READY) ## run every notebook, then the tests
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print --timing
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile --durations=10 tests
 
 test-lab: need-chromium $(READY) ## run every notebook in JupyterLab in a browser; screenshots in out/lab/
 	$(BIN)/pytest -q -m lab --durations=0 tests/test_lab.py tests/test_label_lab.py

@@ -8,13 +8,14 @@ __all__ = ['GOES_ON', 'say', 'one_sentence_errors', 'parse_int', 'parse_number',
            'm2vaal_demo', 'm2vaal_bench', 'dashed', 'm2vaal_query', 'm2vaal_serve', 'm2vaal_embed']
 
 # %% ../nbs/cli.ipynb #5c5707ab
-import os, sys, warnings
+import os, re, sys, warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from functools import wraps
+from inspect import signature
 from pathlib import Path
 
-from fastcore.script import Param, anno_parser, call_parse
+from fastcore.script import anno_parser, call_parse
 
 from .foundations.files import write_whole
 from .own_images.files import split_names
@@ -299,22 +300,28 @@ def m2vaal_bench(
 def dashed(
     func, # Its parameters are the options, as `call_parse` has them
 )->Callable: # Reads the command line when it is called without arguments
-    "As `call_parse`, where `--two_words` may also be written `--two-words`."
-    def underscored(text):
+    "As `call_parse`, where `--two_words` may also be written `--two-words`, and the first option without its name."
+    parser, (first, *_) = anno_parser(func), signature(func).parameters.values()
+    if first.default is not first.empty:
+        parser.add_argument('bare', nargs='?', metavar=first.name, help=f'The same as --{first.name}')
+    names = re.findall(r'--[\w-]+', parser.format_usage()) # with dashes or underscores, as fastcore has them
+    def known(text):
         name, equals, value = text.partition('=')
-        return '--' + name[2:].replace('-', '_') + equals + value
+        same = [n for n in names if n.replace('-', '_') == name.replace('-', '_')]
+        return (same or [name])[0] + equals + value
     @wraps(func)
     def command(*args, **kwargs):
         if args or kwargs: return func(*args, **kwargs)
-        words = [underscored(a) if a.startswith('--') else a for a in sys.argv[1:]]
-        options = vars(anno_parser(func).parse_args(words))
+        words = [known(a) if a.startswith('--') else a for a in sys.argv[1:]]
+        options = vars(parser.parse_args(words))
+        if options.get('bare') is not None: options[first.name] = options['bare']
         return func(**{name: options[name] for name in func.__annotations__})
     return command
 
 # %% ../nbs/cli.ipynb #5a930e60
 @dashed
 def m2vaal_query(
-    images:Param('A folder of images, with its subfolders; optional with --embeddings', str, opt=False, nargs='?')=None,
+    images:str=None, # A folder of images, with its subfolders; optional with --embeddings
     labels:str=None, # A CSV (image,label), an export of Label Studio, the word folders, or several with commas
     budget:str='20', # How many images to choose
     method:str=None, # margin for images, linear_doubt_herding for embeddings; or random, vaal, linear_badge, ...
@@ -323,7 +330,7 @@ def m2vaal_query(
     classes:str=None, # All classes, with commas, in double quotes where they hold one; by default those of the labels
     embeddings:str=None, # What a net said of the images: .npz, .npy with names in .txt, .pt, .csv, .parquet
     audit:str=None, # Part of the labels, such as .2, drawn at random to say how good the predictions are
-    report:str=None, # An HTML file on what is known, and why these images were chosen
+    report:str=None, # An HTML file on what is known, and what to label next
     size:str=None, # Pixels a side that images are shrunk to; by default as the first image, at most 64
     steps:str=None, # Training steps; by default 200, 400 above 500 labels
     seed:str='0', # A whole number
@@ -390,4 +397,5 @@ def m2vaal_embed(
     with one_sentence_errors('m2vaal_embed', GOES_ON):
         numbers = given(size=size, passes=passes, batch=batch, seed=seed)
         from m2vaal_nb.own_images.embed import embed_folder
-        embed_folder(images, out, backbone, weights, flip=not no_flip, device=device, skip_bad=skip_bad, say=say, **numbers)
+        embed_folder(images, out, backbone, weights, flip=not no_flip, device=device,
+                     skip_bad=skip_bad, say=say, **numbers)

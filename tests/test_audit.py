@@ -9,14 +9,14 @@ from m2vaal_nb.cli import m2vaal_query
 from m2vaal_nb.experiments import protocol_for
 from m2vaal_nb.loop import Protocol
 from m2vaal_nb.own_images import audit as module
-from m2vaal_nb.own_images.accuracy import predictions
+from m2vaal_nb.own_images.accuracy import label_folds, predictions
 from m2vaal_nb.own_images.audit import (
     LEAST, Audit, audit_ids, audit_order, audit_part, audit_run, audit_says, audited_images, class_table, cross_fit, curve,
     does_choosing_help, how_accurate, label_probabilities, learned_from, suspects, when_to_stop, whether_choosing, wilson)
 from m2vaal_nb.own_images.folder import COLUMNS, query_folder
 from m2vaal_nb.own_images.query import known_pool
 from m2vaal_nb.own_images.report import (
-    MOST, SAME, as_vectors, confusions, doubts, findings, folder_picture, is_report, most_alike, owners, page, twins, write_report)
+    MOST, SAME, as_vectors, confusions, findings, folder_picture, is_report, most_alike, owners, page, same_from, write_report)
 
 LINEAR = 'linear_doubt_herding'
 
@@ -187,7 +187,11 @@ def test_an_audit_of_images():
     assert {*found.sizes} == {'half', 'all', 'random', 'chosen'} and len(found.table) == 12
     assert len(curve(found)) == 2
     told = findings(pool, names_of(pool), audited_images(pool, pool.ids, 5, 'margin', steps=1), p, audit=found)
-    assert told.why.doubt.between(0, 1).all() and 'most like it' in page(told)
+    text = page(told)
+    assert 'doubt' not in told.known and 'doubt' not in text.lower() and 'most like it' in text and 'chosen by margin.' in text
+    nothing = known_pool(x, None, 'ab')
+    first = findings(nothing, names_of(pool), audited_images(nothing, pool.ids, 5, 'margin', steps=1).assign(audit=False), p)
+    assert 'chosen by chance.' in page(first)
 
 def table_of(right, labels=None):
     "An audit of which so many were right."
@@ -207,8 +211,17 @@ def test_a_class_needs_ten(n, says):
 def test_intervals_are_those_of_the_books():
     assert np.allclose(wilson(8, 10), (.4901625, .9433178), atol=1e-6)
     assert wilson(0, 5)[0] == 0 and wilson(5, 5)[1] == 1
-    for verdict, gains in {'helps': [1]*9 + [0]*20, 'does not help': [-1]*9 + [0]*20, 'no difference': [0]*1000, 'too early': [1, 0, -1]}.items():
+    for verdict, gains in {'Choosing helps': [1]*9 + [0]*20, 'No gain': [-1]*9 + [0]*20, 'No gain by': [0]*1000, 'too early': [1, 0, -1]}.items():
         assert verdict in whether_choosing(gains)
+
+@pytest.mark.parametrize('random, chosen, says, leans', [(0, 30, 'Choosing helps here: ', False), (30, 0, 'No gain by choosing is seen here: ', True), (5, 5, 'It is too early', False)])
+def test_no_verdict_against_choosing(random, chosen, says, leans):
+    "And what is compared is called what it is: labels from outside the audit."
+    found = table_of([1]*60)
+    right = dict(random=[1]*random + [0]*(60 - random), chosen=[0]*(60 - chosen) + [1]*chosen)
+    said = does_choosing_help(replace(found, table=found.table.assign(**{name: np.array(r, bool) for name,r in right.items()})))
+    assert said.startswith(says) and '5 labels from outside the audit, taken for chosen ones, instead of 5 random ones' in said
+    assert ('leans against choosing' in said) == leans and 'not help' not in said
 
 def test_the_curve_and_the_rule():
     found = table_of([1]*80 + [0]*20)
@@ -216,6 +229,7 @@ def test_the_curve_and_the_rule():
     assert 'too early' in when_to_stop(table_of([1]*40 + [0]*10))
     settled = table_of([1]*900 + [0]*100)
     assert when_to_stop(settled).startswith('More labels have stopped helping: from 10 to 20 labels') and 'less than 3 points' in when_to_stop(settled)
+    assert 'How often that interval holds was not checked.' in when_to_stop(settled)
 
 @pytest.mark.parametrize('behind', [0, 2, 3, 4, 11])
 def test_an_image_that_holds_up_the_audit_is_named(behind):
@@ -242,6 +256,61 @@ def test_a_wrong_label_is_found_and_a_right_one_is_not():
     assert {5, 50} <= {*suspects(bad, p_L_C, below=.05).id[:10]}
     assert not len(suspects(bad, p_L_C, below=0))
 
+@pytest.mark.parametrize('images', [False, True])
+def test_a_class_unknown_to_its_judge_is_not_suspected(images):
+    "One label of a class, or all of them in one fold: the model that judges them cannot give that class anything."
+    pool, y = blobs(60, 60, classes='abcde')
+    y = y.copy()
+    y[7], y[[20, 21]] = 3, 4
+    x = np.random.default_rng(0).integers(256, size=(60, 1, 8, 8)).astype(np.uint8) if images else pool.x
+    few = known_pool(x, y, 'abcde')
+    p = protocol_for(Protocol(steps=1), 'margin' if images else LINEAR)
+    p_L_C = label_probabilities(few, p)
+    never = p_L_C.isnan().any(1).numpy()
+    splits = [*label_folds(few.y, 3 if images else 5, 0)]
+    alone = np.concatenate([test[~np.isin(y[test], y[train])] for train,test in splits])
+    assert never[7] and set(np.flatnonzero(never)) == set(alone) and p_L_C[never].isnan().all()
+    assert torch.allclose(p_L_C[~never].sum(1), torch.ones((~never).sum()), atol=1e-5)
+    found = suspects(few, p_L_C, below=1)
+    assert set(found.id) == set(few.ids[~never]) and found.probability.notna().all()
+    assert 'may be wrong' in page(findings(few, names_of(few), pd.DataFrame(), p))
+
+def test_all_labels_of_classes_of_their_own():
+    "Nothing can be judged, and nothing is suspected."
+    n = 12
+    g = np.random.default_rng(0)
+    h = g.normal(size=(n, 5)).astype('f4')
+    pool = known_pool(h/np.linalg.norm(h, axis=1, keepdims=True), np.arange(n), [f'c{i}' for i in range(n)])
+    p_L_C = label_probabilities(pool, protocol_for(Protocol(), LINEAR))
+    assert p_L_C.isnan().all() and not len(suspects(pool, p_L_C))
+
+def test_probabilities_that_are_none():
+    pool, _ = blobs(60, 10)
+    good = np.full((10, 3), 1/3)
+    assert not len(suspects(pool, good))
+    half, negative = good.copy(), good.copy()
+    half[3,1], negative[2] = np.nan, -1
+    for bad, says in (half, 'row 3'), (negative, 'row 2'), (good[:9], '9'), (good[0], 'shape'), ('abc', 'Probabilities'):
+        with pytest.raises(ValueError, match=says): suspects(pool, bad)
+
+# --- who is judged ---
+def test_a_learner_is_judged_with_the_rows_it_learns_from():
+    "What learns from rows without a label keeps them; a linear head is the same without them, and its partials."
+    from m2vaal_nb.beyond import m1m2, propagation
+    from m2vaal_nb.own_images import accuracy
+    from m2vaal_nb.own_images.query import trained
+    pool, y = blobs(300, 60)
+    train, test = np.arange(40), np.arange(40, 60)
+    hidden = replace(pool, labelled=pool.labelled[:40], y=pool.y[:40])
+    for learner in 'propagation', 'm1m2_graph', 'linear', 'linear_C_0':
+        p = replace(Protocol(), learner=learner, sampler='random')
+        seen = []
+        with pytest.MonkeyPatch.context() as m:
+            m.setattr(accuracy, 'trained', lambda some, *rest: seen.append(some) or trained(some, *rest))
+            found = predictions(pool, p, 0, train, test)
+        assert torch.allclose(found, trained(hidden, p).predict(pool.x[pool.labelled[40:]])['p'], atol=1e-5)
+        assert len(seen[0].ids) == (40 if learner.startswith('linear') else 300)
+
 # --- what is alike ---
 def test_what_is_most_alike():
     h = torch.nn.functional.normalize(torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), dim=1)
@@ -262,8 +331,11 @@ def test_twins_by_pixels():
     pool = known_pool(x, [0, -1, -1, -1, -1, 1], 'ab')
     owned = owners(pool, [2])
     assert set(owned.id) == {1, 3, 4}
-    assert twins(owned, SAME['images'])[['id', 'owner']].values.tolist() == [[1, 0]]
-    assert not len(twins(owned, 1.1))
+    same = owned[owned.alike >= same_from(pool.x)]
+    assert same[['id', 'owner']].values.tolist() == [[1, 0]] and same_from(pool.x) == SAME['images']
+    two = known_pool(x, [0, -1, 1, -1, -1, 1], 'ab')
+    told = findings(two, names_of(two), pd.DataFrame(dict(id=[3], predicted='a', probability=.5, audit=False)), protocol_for(Protocol(), 'margin'))
+    assert told.same.id.tolist() == [1] and '1 other image at least 0.998 like' in page(told) and 'may still choose them' in page(told)
 
 # --- the page ---
 class Reader(HTMLParser):
@@ -307,7 +379,8 @@ def test_a_page_can_be_read():
     read = check_page(page(told))
     text = ' '.join(read.texts)
     for says in ('60 of 120 images are labelled', 'Accuracy ', 'When to stop', 'Does choosing help here?', 'drawn at random, to measure',
-                 'most like it', 'stands for', 'Left out', 'may be wrong'): assert says in text
+                 'most like it', 'stands for', 'Nearly the same as another', 'may be wrong',
+                 '20 images: 4 drawn at random, the others chosen by linear_doubt_herding.', 'doubt 0.'): assert says in text
     assert read.tags.count('img') >= 20 and 'predicted' not in text.split('drawn at random, to measure')[1]
 
 def test_no_name_does_harm():
@@ -375,7 +448,7 @@ def test_labelling_with_an_audit(shades):
         check_page(Path('r.html').read_text())
         labels = label(shades, batch)
     assert any(re.match('Accuracy .* measured on [12][0-9] images drawn at random', line) for line in said)
-    assert 'Accuracy' in Path('r.html').read_text() and said[-1] == 'r.html: what is known, and why these images.'
+    assert 'Accuracy' in Path('r.html').read_text() and said[-1] == 'r.html: what is known, and what to label next.'
 
 def test_an_audit_of_pixels_says_what_it_costs(shades):
     labels = label(shades, pd.DataFrame(dict(image=shades.index[audit_order(shades.index)[:14]])))

@@ -358,3 +358,35 @@ def test_timm(here):
 def test_passes():
     assert [passes_for(n) for n in (1, 599, 600, 10_000, 10_001, 10**6)] == [200, 200, 200, 12, 12, 12]
     assert settings_for('learned', 600, None, 5, 3, None)['recipe']['passes'] == 5
+
+def test_numbered_columns_of_one_name_are_embeddings(tmp_path):
+    "Other numbers in a table are not, wherever they stand; neither where a column has whole rows in its cells."
+    table = pd.DataFrame(H).add_prefix('embedding_').assign(filename=NAMES, fold1=3., cluster_7=4., x1=5., x3=6.)
+    one_based = pd.DataFrame(H, columns=[f'f{i+1}' for i in range(D)]).assign(name=NAMES)
+    cells_too = pd.DataFrame(dict(name=NAMES, embedding=[*H], split1=1.))
+    for frame in (table, table[table.columns[::-1]], one_based, cells_too):
+        names, rows = embeddings.frame_table(frame, 'z')
+        assert list(names) == NAMES and np.array_equal(np.array(list(rows)), H)
+    with pytest.raises(ValueError, match='exactly one of embeddings'): embeddings.frame_table(pd.DataFrame(dict(name=NAMES, fold2=1.)), 'z')
+
+@pytest.mark.parametrize('prefix', ['', '/data/photos/', 'photos/', 's3://bucket/photos/'])
+def test_names_of_no_image_do_no_harm_with_any_prefix(prefix, tmp_path):
+    z = embeddings.Embeddings(tmp_path/'z.npz', [prefix + name for name in NAMES], torch.from_numpy(H))
+    found, notes = embeddings.for_images(z, NAMES[3:])
+    assert found.names == NAMES[3:] and torch.equal(found.h_N_D, z.h_N_D[3:])
+    assert len(notes) == 1 and notes[0].startswith('3 embeddings are of no image of the folder')
+    one_is_bare = embeddings.Embeddings(z.path, [NAMES[0], *z.names[1:]], z.h_N_D)
+    if prefix != 'photos/': assert embeddings.for_images(one_is_bare, NAMES)[0].names == NAMES
+    else: # photos/a.jpg beside b.jpg may well be another image than a.jpg
+        with pytest.raises(ValueError, match='did you mean'): embeddings.for_images(one_is_bare, NAMES)
+
+def test_the_labeller_shows_what_it_can(tmp_path):
+    "Images of a kind that only some machines show, and such without an embedding, are not chosen."
+    from m2vaal_nb.own_images.labeller import chosen_now
+    for name in ('a.png', 'b.png', 'c.png', 'd.avif'): Image.new('L', (8, 8)).save(tmp_path/name, 'PNG')
+    np.savez(tmp_path/'z.npz', embeddings=H[:3], names=['a.png', 'b.png', 'd.avif'])
+    assert set(chosen_now(tmp_path, tmp_path/'l.csv', ['x', 'y'], tmp_path/'z.npz')) == {'a.png', 'b.png'}
+
+def test_left_and_right_may_differ():
+    assert not settings_for('learned', 9, None, None, 0, None, flip=False)['recipe']['flip']
+    with pytest.raises(ValueError, match='--no-flip'): settings_for('resnet18', 9, None, None, 0, None, flip=False)

@@ -135,8 +135,8 @@ def answers(counts, labels=('cat', 'dog')):
     return pd.DataFrame(rows, columns=['half', 'all'], dtype=bool).assign(label=np.resize(list(labels), len(rows)))
 
 ADVICE = { # what is known: (the labels, what is said of more labels, and what else)
-    'they help': (answers((10, 50, 10, 30)), 'More labels help', 'changed it by +40 points'),
-    'they do not': (answers((100, 5, 5, 890)), 'More labels have stopped helping', 'Accuracy 90%'),
+    'they help': (answers((10, 50, 10, 30)), 'More labels help', '(+27 to +53). How often that interval holds was not checked.'),
+    'they do not': (answers((100, 5, 5, 890)), 'More labels have stopped helping', 'on the 1000 labels at hand; those that were chosen are no random sample.'),
     'few that agree': (answers((0, 0, 0, 12)), 'It is too early to say', 'By class: cat 6 of 6, dog 6 of 6.'),
     'few that do not': (answers((3, 6, 3, 24)), 'It is too early to say', 'changed it by +8 points'),
     'no class is known': (answers((0, 0, 0, 200)).drop(columns='label'), 'cannot tell', 'their classes are not known'),

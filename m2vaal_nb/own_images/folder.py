@@ -277,12 +277,12 @@ def report_on(
     audit:Audit|None=None, # What the audit found, where there is one
     say:Callable=print, # Told what is written
 ):
-    "Write the page on what is known, and why these images."
+    "Write the page on what is known, and what to label next."
     check_out(query.report)
     look = folder_picture(known.folder, known.paths)
     p = query.protocol(known)
     write_report(query.report, findings(pool, known.paths, chosen, p, query.seed, audit, look))
-    say(f'{query.report}: what is known, and why these images.')
+    say(f'{query.report}: what is known, and what to label next.')
 
 
 # %% ../../nbs/own_images/folder.ipynb #f4ef20bf
@@ -301,7 +301,7 @@ def query_folder(
     skip_bad:bool=False, # Are images left out that cannot be read, or have no embedding?
     embeddings:str|Path|None=None, # A file of embeddings, in the place of what nets would see
     audit:float|None=None, # Part of the labels that is drawn at random and measures, such as .2
-    report:str|Path|None=None, # An HTML file on what is known, and why these images
+    report:str|Path|None=None, # An HTML file on what is known, and what to label next
     say:Callable=print, # Told what is found and what to do
     **changes, # Fields of the protocol; steps are 200 by default, 400 above 500 labels
 )->pd.DataFrame: # What was written; without a row, and nothing written, when all are labelled

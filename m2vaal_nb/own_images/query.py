@@ -47,7 +47,7 @@ def reads_features(
     return LEARNERS[METHODS[as_name(method, METHODS, 'method')].learner].fit is not None
 
 def method_for(
-    method:str|None, # Slug of a method, or a sampler such as my.py:ratio, on images with the learner m2_vaal_no_adv; None for the best known
+    method:str|None, # Slug, or a sampler such as my.py:ratio (on images: with m2_vaal_no_adv); None for the best known
     features:bool, # Are there features? Else images
 )->str: # Slug
     "A method that can read what there is; `ValueError` when it reads the other."
