@@ -190,7 +190,7 @@ def m2vaal_run(
     mnist_balanced, tuning, tuning_alpha, stability, longer, longer_2a, sensitivity, demo,
     or, on features learned once, learned_2b, learned_4, learned_2b_1, learned_2b_2, learned_4_1,
     learned_4_2, learned_2b_mnist, learned_4_mnist, learned_0, learned_2b_250, learned_4_10,
-    learned_4_balanced, learned_4_wrong, learned_4_tail, learned_4_propagation, learned_4_m1m2
+    learned_4_balanced, learned_4_noisy, learned_4_tail, learned_4_propagation, learned_4_m1m2
     or learned_4_m1m2_graph."""
     with one_sentence_errors('m2vaal_run', GOES_ON):
         changes = given(rounds=rounds, steps=steps)

@@ -91,7 +91,7 @@ BAD = { # file: (who writes it, what is said)
     'empty.npz': (lambda f: f.touch(), 'is empty'),
     'none.npz': (lambda f: None, 'no file'),
     'z.xyz': (lambda f: f.write_text('x'), 'of no kind that is read: allowed are .npz'),
-    'text.npz': (lambda f: f.write_text('no archive'), 'could not be read|never unpickled'),
+    'text.npz': (lambda f: f.write_text('no archive'), 'no whole archive of NumPy'),
     'text.npy': (lambda f: (f.write_text('no array'), f.with_suffix('.txt').write_text('a')), 'could not be read|never unpickled'),
     'text.pt': (lambda f: f.write_text('no tensor'), 'could not be read|never unpickled'),
     'text.csv': (lambda f: f.write_text('no table'), 'exactly one of names'),
@@ -112,7 +112,7 @@ BAD = { # file: (who writes it, what is said)
     'complex.npz': (npz(names=NAMES, embeddings=H + 1j), 'must be numbers'),
     'objects.npz': (npz(names=np.array(NAMES, object), embeddings=H), 'never unpickled'),
     'pickle.npy': (lambda f: (np.save(f, np.array([Evil()], object), allow_pickle=True), f.with_suffix('.txt').write_text('a')), 'never unpickled'),
-    'pickle.npz': (lambda f: f.write_bytes(pickle.dumps(Evil())), 'could not be read|never unpickled'),
+    'pickle.npz': (lambda f: f.write_bytes(pickle.dumps(Evil())), 'no whole archive of NumPy'),
     'pickle.pt': (lambda f: torch.save(dict(names=NAMES, embeddings=Evil()), f), 'never unpickled'),
     'tensor.pt': (lambda f: torch.save(torch.tensor(H), f), 'a dict of names and embeddings is needed'),
     'alone.npy': (lambda f: np.save(f, H), 'put them into alone.txt beside it'),
@@ -390,3 +390,12 @@ def test_the_labeller_shows_what_it_can(tmp_path):
 def test_left_and_right_may_differ():
     assert not settings_for('learned', 9, None, None, 0, None, flip=False)['recipe']['flip']
     with pytest.raises(ValueError, match='--no-flip'): settings_for('resnet18', 9, None, None, 0, None, flip=False)
+
+@pytest.mark.parametrize('skip', [False, True])
+def test_embeddings_of_another_folder_are_not_taken_for_those_of_this(skip, tmp_path):
+    z = embeddings.Embeddings(tmp_path/'z.npz', NAMES, torch.from_numpy(H))
+    with pytest.raises(ValueError, match=f"21 of 40 images have no embedding in .*another folder's"):
+        embeddings.for_images(z, [*NAMES[:19], *(f'other{i}.jpg' for i in range(21))], skip)
+    with pytest.raises(ValueError, match='z.npz: The folder has no image'): embeddings.for_images(z, ['x.png', 'y.png'], skip)
+    half = [*NAMES[:20], *(f'other{i}.jpg' for i in range(20))]
+    assert not skip or len(embeddings.for_images(z, half, skip)[0]) == 20

@@ -69,7 +69,7 @@ PROTOCOLS.update(
     learned_4_balanced=replace(_4, init_balanced=True),
     learned_4_10=replace(_4, budget=10),
     learned_2b_250=replace(_2b, budget=250),
-    learned_4_wrong=replace(_4, dataset=WRONG),
+    learned_4_noisy=replace(_4, dataset=WRONG),
     learned_4_tail=replace(_4, dataset=TAIL, n_val=1000))
 
 for learner in LEARNERS_HERE:
@@ -89,7 +89,7 @@ FACTORS = dict( # Experiment -> what is different
     learned_2b_250='250 a query, 2b', learned_2b_mnist='MNIST, 2b',
     learned_4='as declared, 4', learned_4_1='other representation, 4', learned_4_2='a third one, 4',
     learned_4_10='10 a query, 4', learned_0='from nothing, 4', learned_4_balanced='balanced start, 4',
-    learned_4_wrong='a tenth of the labels wrong, 4', learned_4_tail='long tail, 4', learned_4_mnist='MNIST, 4',
+    learned_4_noisy='a tenth of the labels wrong, 4', learned_4_tail='long tail, 4', learned_4_mnist='MNIST, 4',
     learned_4_propagation='propagation, 4', learned_4_m1m2='M1+M2, 4', learned_4_m1m2_graph='M1+M2 with graph, 4')
 RIVALS = tuple(s for s in few if s != 'doubt_herding')
 FACTOR_SEEDS = range(100, 120)

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .names import did_you_mean
+
 # %% ../../nbs/foundations/inputs.ipynb #9631b450
 def plain(
     v, # Anything
@@ -85,7 +87,8 @@ def as_name(
     "A name that is known; `ValueError` for anything else."
     name = plain(v)
     if isinstance(name, str) and name in allowed: return str(name)
-    raise ValueError(f"Unknown {what} {shown(name)}: choose one of {', '.join(allowed)}.")
+    near = did_you_mean(name, allowed) if isinstance(name, str) else ''
+    raise ValueError(f"Unknown {what} {shown(name)}: choose one of {', '.join(allowed)}.{near}")
 
 # %% ../../nbs/foundations/inputs.ipynb #87a9f2b3
 def as_budget(

@@ -128,7 +128,7 @@ def backbone_for(
     except (OSError, RuntimeError) as e:
         why = ' '.join(str(e).split())[:120]
         raise ValueError(f"The weights of {name} could not be fetched ({why}): "
-                         "give a file of them (--weights).") from None
+                         "give a file of them (--weights), or leave out --backbone.") from None
     if weights is not None: load_weights(made.net, Path(weights))
     return made
 

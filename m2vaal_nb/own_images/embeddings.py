@@ -41,6 +41,7 @@ def entry(
 # %% ../../nbs/own_images/embeddings.ipynb #56dd2ca7
 def npz_table(path:Path)->tuple: # Names, rows
     "What an archive of NumPy holds."
+    if not zipfile.is_zipfile(path): raise ValueError(f"{path} could not be read: it is no whole archive of NumPy.")
     with np.load(path, allow_pickle=False) as z:
         return z[entry(z.files, NAMES, path)], z[entry(z.files, ROWS, path)]
 
@@ -207,11 +208,13 @@ def for_images(
     skip:bool=False, # Are images left out that have none?
 )->tuple: # Embeddings in the order of the images; notes, one for each thing
     "The embeddings of a folder's images."
-    image_of = matched(z.names, paths)
+    try: image_of = matched(z.names, paths)
+    except ValueError as e: raise ValueError(f"{z.path}: {e}") from None
     row_of = {image_of.get(name, name): row for row,name in enumerate(z.names)}
     missing = [path for path in paths if path not in row_of]
     others = sorted(row_of.keys() - {*paths})
     what = f'{len(missing)} of {len(paths)} images have no embedding in {z.path}: {listed(missing, 3)}'
+    if 2*len(missing) > len(paths): raise ValueError(f"{what}. Are they another folder's?")
     if missing and not skip:
         raise ValueError(f"{what}; embed the folder again, or leave them out with --skip-bad.")
     notes = [f'{what}; left out.'] if missing else []

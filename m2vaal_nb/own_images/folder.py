@@ -249,11 +249,13 @@ def judged(
     audit:Audit|None=None, # What the audit found, where there is one
 )->str:
     "How good the predictions are, and whether more labels help."
-    if query.audit is not None:
-        return audit_says(pool, audit_ids(pool, known.paths), audit, known.paths)
-    if known.n_labelled < 6: return 'At least 6 labels are needed to say how good the predictions are.'
+    said = []
+    if query.audit is not None: said = [audit_says(pool, audit_ids(pool, known.paths), audit, known.paths)]
+    if audit: return said[0]
+    if known.n_labelled < 6:
+        return '\n'.join([*said, 'At least 6 labels are needed to say how good the predictions are.'])
     found = cross_validate(pool, query.slug(known), seed=query.seed, **query.training(known))
-    return advice(found, classes=known.classes)
+    return '\n'.join([*said, advice(found, classes=known.classes)])
 
 # %% ../../nbs/own_images/folder.ipynb #2512eed5
 def audit_of(
