@@ -10,6 +10,7 @@ ini = ConfigParser(delimiters=['='])
 ini.read(ROOT/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
 EXTRAS = {k.removesuffix('_requirements'): v.split() for k,v in cfg.items() if k.endswith('_requirements')}
+NEEDED = [Requirement(o).name for o in cfg['requirements'].split()]
 IMPORTED_AS = {'scikit-learn': 'sklearn', 'pillow': 'PIL', 'scikit-activeml': 'skactiveml', 'modAL-python': 'modAL'}
 OPTIONAL = {IMPORTED_AS.get(n, n) for e,v in EXTRAS.items() if e != 'dev' for n in (Requirement(o).name for o in v)}
 MODULES = sorted('.'.join(o.relative_to(ROOT/'m2vaal_nb').with_suffix('').parts)
@@ -81,5 +82,5 @@ def test_imports_only_what_is_required(module):
     names = [o.module if isinstance(o, ast.ImportFrom) else a.name
              for o in tree if isinstance(o, ast.Import) or isinstance(o, ast.ImportFrom) and not o.level
              for a in o.names]
-    allowed = {'m2vaal_nb', *sys.stdlib_module_names, *(IMPORTED_AS.get(o, o) for o in cfg['requirements'].split()), *OPTIONAL}
+    allowed = {'m2vaal_nb', *sys.stdlib_module_names, *(IMPORTED_AS.get(o, o) for o in NEEDED), *OPTIONAL}
     assert {o.split('.')[0] for o in names} <= allowed

@@ -3,6 +3,7 @@ import subprocess, sys
 from configparser import ConfigParser
 from importlib.metadata import packages_distributions
 import numpy as np, pytest
+from packaging.requirements import Requirement
 from conftest import ROOT
 from m2vaal_nb.beyond import doubt_herding, strategies                  # they join SAMPLERS
 from m2vaal_nb.data import PoolView
@@ -19,7 +20,7 @@ def missing():
     "Top-level names of all that is installed and required, but numpy, PyTorch and what PyTorch itself cannot go without."
     ini = ConfigParser(delimiters=['='])
     ini.read(ROOT/'settings.ini', encoding='utf-8')
-    named = {o.lower().replace('_', '-') for o in ini['DEFAULT']['requirements'].split()} - {'numpy', 'torch'}
+    named = {Requirement(o).name.lower().replace('_', '-') for o in ini['DEFAULT']['requirements'].split()} - {'numpy', 'torch'}
     return sorted(top for top,dists in packages_distributions().items() if {d.lower().replace('_', '-') for d in dists} & named)
 
 POOL = """
