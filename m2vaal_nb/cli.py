@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GOES_ON', 'say', 'one_sentence_errors', 'parse_int', 'parse_number', 'given', 'engine_for', 'other_images',
            'grids_of', 'seen', 'do_grid', 'do_grids', 'm2vaal_run', 'm2vaal_figures', 'm2vaal_probe', 'm2vaal_pictures',
-           'm2vaal_demo', 'm2vaal_bench', 'dashed', 'm2vaal_query', 'm2vaal_serve', 'm2vaal_embed']
+           'm2vaal_demo', 'm2vaal_bench', 'options_of', 'dashed', 'm2vaal_query', 'm2vaal_serve', 'm2vaal_embed']
 
 # %% ../nbs/cli.ipynb #5c5707ab
 import os, re, sys, warnings
@@ -297,10 +297,11 @@ def m2vaal_bench(
         if out: write_whole(Path(out), text.encode())
 
 # %% ../nbs/cli.ipynb #9d3d09d5
-def dashed(
+def options_of(
     func, # Its parameters are the options, as `call_parse` has them
-)->Callable: # Reads the command line when it is called without arguments
-    "As `call_parse`, where `--two_words` may also be written `--two-words`, and the first option without its name."
+    words:list, # Of a command line
+)->dict: # Name of a parameter -> value
+    "What a command line says; `--two-words` is `--two_words`, and the first option needs no name."
     parser, (first, *_) = anno_parser(func), signature(func).parameters.values()
     if first.default is not first.empty:
         parser.add_argument('bare', nargs='?', metavar=first.name, help=f'The same as --{first.name}')
@@ -309,13 +310,18 @@ def dashed(
         name, equals, value = text.partition('=')
         same = [n for n in names if n.replace('-', '_') == name.replace('-', '_')]
         return (same or [name])[0] + equals + value
+    options = vars(parser.parse_args([known(a) if a.startswith('--') else a for a in words]))
+    if options.get('bare') is not None: options[first.name] = options['bare']
+    return {name: options[name] for name in func.__annotations__}
+
+def dashed(
+    func, # Its parameters are the options
+)->Callable: # Reads the command line when it is called without arguments
+    "A command; its options are made when it is called, not when it is imported."
     @wraps(func)
     def command(*args, **kwargs):
         if args or kwargs: return func(*args, **kwargs)
-        words = [known(a) if a.startswith('--') else a for a in sys.argv[1:]]
-        options = vars(parser.parse_args(words))
-        if options.get('bare') is not None: options[first.name] = options['bare']
-        return func(**{name: options[name] for name in func.__annotations__})
+        return func(**options_of(func, sys.argv[1:]))
     return command
 
 # %% ../nbs/cli.ipynb #5a930e60

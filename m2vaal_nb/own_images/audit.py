@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CURVE', 'LEAST', 'TOO_EARLY', 'NO_GAIN', 'LEANS', 'LUCK', 'audit_order', 'audit_run', 'audit_part', 'audit_ids',
-           'audited_images', 'audit_plan', 'n_trainings', 'learned_from', 'Audit', 'one_fold', 'cross_fit', 'wilson',
+           'audited_images', 'audit_plan', 'n_trainings', 'learned_from', 'Audit', 'one_fold', 'cross_fit',
            'class_table', 'how_accurate', 'gain_by_choosing', 'in_points', 'whether_choosing', 'does_choosing_help',
            'when_to_stop', 'curve', 'audit_says', 'label_probabilities', 'suspects']
 
@@ -23,7 +23,8 @@ from ..foundations.inputs import as_int, as_number, as_probs, as_tensor
 from ..foundations.names import normal_name
 from ..data import Pool
 from ..loop import Protocol
-from .accuracy import UNCHECKED, interval, label_folds, predictions, whether_more
+from .accuracy import (
+    UNCHECKED, interval, label_folds, predictions, whether_more, wilson)
 from .labels import listed
 from .query import next_images, query_protocol, served
 
@@ -177,15 +178,6 @@ def cross_fit(
     return Audit(table, {name: len(train) for name,train in sets.items()}, len(pool.ids))
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10041
-def wilson(
-    right:int, # Images that were predicted rightly
-    n:int, # Of so many, at least 1
-)->tuple: # Lower end, upper end
-    "An interval of 95% for a share."
-    from scipy.stats import binomtest
-    low, high = binomtest(int(right), int(n)).proportion_ci(method='wilson')
-    return low, high
-
 def class_table(
     audit:Audit, # What was found
     least:int=LEAST, # Images of a class that are enough, at least 1

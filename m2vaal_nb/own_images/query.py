@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'known_pool', 'reads_features', 'method_for', 'trained', 'joined', 'view_blocks', 'served', 'query_protocol',
-           'at_random', 'first_images', 'picked', 'next_images']
+           'no_guess', 'at_random', 'first_images', 'picked', 'next_images']
 
 # %% ../../nbs/own_images/query.ipynb #648a8252
 from dataclasses import replace
@@ -123,14 +123,19 @@ def query_protocol(
     return p
 
 # %% ../../nbs/own_images/query.ipynb #710b1064
+def no_guess(
+    ids:np.ndarray, # (budget,) ids that were picked
+)->pd.DataFrame: # Columns id, predicted, probability, score; the last three are empty
+    "Images of which nothing is predicted."
+    return pd.DataFrame(dict(id=ids, predicted=None, probability=None, score=None))
+
 def at_random(
     pool:Pool, # Nothing of it is labelled
     budget:int, # Images to choose
     seed:int=0, # Run seed
 )->pd.DataFrame: # Columns id, predicted, probability, score
     "Images to label first."
-    ids = SAMPLERS['random'](PoolView(pool.unlabelled, seed), budget)
-    return pd.DataFrame(dict(id=ids, predicted=None, probability=None, score=None))
+    return no_guess(SAMPLERS['random'](PoolView(pool.unlabelled, seed), budget))
 
 def first_images(
     pool:Pool, # Nothing of it is labelled
@@ -142,8 +147,7 @@ def first_images(
     if not LEARNERS[p.learner].fit: return at_random(pool, budget, seed)
     alike = replace(pool, classes=('', ''))     # whatever the classes are, none is likelier
     view = view_blocks(trained(alike, p, seed), alike, p, seed)
-    ids = SAMPLERS[p.sampler](view, budget)
-    return pd.DataFrame(dict(id=ids, predicted=None, probability=None, score=None))
+    return no_guess(SAMPLERS[p.sampler](view, budget))
 
 def picked(
     view:PoolView, # Of nets that are trained
