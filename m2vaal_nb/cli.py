@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['GOES_ON', 'say', 'one_sentence_errors', 'parse_int', 'parse_number', 'given', 'engine_for', 'other_images',
            'grids_of', 'seen', 'do_grid', 'do_grids', 'm2vaal_run', 'm2vaal_figures', 'm2vaal_probe', 'm2vaal_pictures',
-           'm2vaal_demo', 'm2vaal_bench', 'options_of', 'dashed', 'm2vaal_query', 'm2vaal_serve', 'm2vaal_embed']
+           'm2vaal_demo', 'm2vaal_bench', 'options_of', 'dashed', 'loading', 'm2vaal_query', 'm2vaal_serve',
+           'm2vaal_embed']
 
 # %% ../nbs/cli.ipynb #5c5707ab
-import os, re, sys, warnings
+import gc, os, re, sys, warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from functools import wraps
@@ -324,6 +325,17 @@ def dashed(
         return func(**options_of(func, sys.argv[1:]))
     return command
 
+# %% ../nbs/cli.ipynb #f532f5a2
+@contextmanager
+def loading():
+    "Import without looking for garbage; what there is by then is never looked through again."
+    looked = gc.isenabled()
+    gc.disable()
+    try: yield
+    finally:
+        gc.freeze()
+        if looked: gc.enable()
+
 # %% ../nbs/cli.ipynb #5a930e60
 @dashed
 def m2vaal_query(
@@ -348,7 +360,9 @@ def m2vaal_query(
     with one_sentence_errors('m2vaal_query', 'Files are written whole or not at all: give the command again.'):
         numbers = given(size=size, steps=steps)
         budget, seed = parse_int(budget, '--budget'), parse_int(seed, '--seed')
-        from m2vaal_nb.own_images.folder import query_folder
+        with loading():
+            from m2vaal_nb.own_images.folder import query_folder
+            import sklearn.linear_model # for its heads
         labels, classes = split_names(labels or ''), split_names(classes or '')
         if audit is not None: audit = parse_number(audit, '--audit')
         query_folder(images, labels, budget, method, out, label_studio, classes, url=url, seed=seed,

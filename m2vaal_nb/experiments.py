@@ -16,7 +16,6 @@ from functools import lru_cache
 from itertools import cycle, product
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -394,6 +393,7 @@ def plot_curves(
     ax=None, # Axes of matplotlib; new by default
 ): # The figure
     "Test accuracy against number of labels."
+    import matplotlib.pyplot as plt # here, so that a query does not wait for it
     own = ax is None
     if own: _, ax = plt.subplots(figsize=(9.5, 4.5))
     for slug,look in drawn(methods_in(runs)).items():

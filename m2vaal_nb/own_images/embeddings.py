@@ -249,9 +249,11 @@ def made_up_files(
 MEASURE = """
 import json, sys, time
 from pathlib import Path
-from m2vaal_nb.own_images.folder import query_folder
-from m2vaal_nb.scale.benchmark import memory
-import scipy.stats, sklearn.linear_model
+from m2vaal_nb.cli import loading
+with loading():
+    from m2vaal_nb.own_images.folder import query_folder
+    from m2vaal_nb.scale.benchmark import memory
+    import scipy.stats, sklearn.linear_model
 linux, folder = Path('/proc/self/clear_refs'), Path(sys.argv[1]).parent
 if linux.exists(): linux.write_text('5')
 started, cpu = time.perf_counter(), time.process_time()

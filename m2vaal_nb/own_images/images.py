@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
 
 from ..foundations.inputs import as_int
 from ..foundations.display import progress
@@ -28,6 +27,7 @@ def square(
     size:int, # Pixels a side, 4 or more
 )->Callable: # PIL image -> (channels, size, size) uint8
     "Shrink or enlarge the shorter side to `size`, and cut out the centre."
+    from torchvision.transforms import v2 # here: who has embeddings need not wait for it
     size = as_int(size, 'size', low=4)
     return v2.Compose([v2.Resize(size), v2.CenterCrop(size), v2.PILToTensor()])
 
