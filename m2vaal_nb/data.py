@@ -9,7 +9,8 @@ __all__ = ['DATASETS', 'CLASSES', 'as_inputs', 'Dataset', 'images_of', 'load_dat
 # %% ../nbs/00_data.ipynb #7c783e1e
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -144,7 +145,7 @@ class Pool:
         x, ids, labelled = as_inputs(self.x), as_ids(self.ids), as_ids(self.labelled)
         if len(ids) and ids.max() >= len(x):
             raise ValueError(f"There are {len(x)} images, but the ids of the pool go up to {ids.max()}.")
-        if len(np.unique(ids)) < len(ids):
+        if len(ids) and np.bincount(ids).max() > 1:
             raise ValueError("The ids of a pool must all be different.")
         need_for_sale(labelled, ids, _no_ids())
         y = as_labels(self.y, len(labelled), len(self.classes))
@@ -152,13 +153,19 @@ class Pool:
     @cached_property
     def unlabelled(self)->np.ndarray:
         "The ids still for sale, sorted."
-        return np.setdiff1d(self.ids, self.labelled)
+        left = np.zeros(len(self.x), bool)
+        left[self.ids] = True
+        left[self.labelled] = False
+        return np.flatnonzero(left)
     def reveal(self, ids)->'Pool': # The pool with these labels bought
         "Buy the labels of `ids`: the one door through which labels leave."
         ids = as_ids(ids)
         need_for_sale(ids, self.ids, self.labelled)
         y = as_labels(self.oracle(ids), len(ids), len(self.classes))
-        return replace(self, labelled=np.append(self.labelled, ids), y=np.append(self.y, y))
+        bought = copy(self)                            # what was checked stays checked
+        vars(bought).pop('unlabelled', None)
+        vars(bought).update(labelled=np.append(self.labelled, ids), y=np.append(self.y, y))
+        return bought
 
 # %% ../nbs/00_data.ipynb #c3a8817e
 def even_shares(
@@ -217,7 +224,7 @@ def top_rows(
     return rows[np.lexsort((rank_N[rows], -score_N[rows]))]
 
 # %% ../nbs/00_data.ipynb #5a1ef0c3
-def checked_view(ids, seed, p_N_C, z_N_D, d_N, r_N, z_L_D, y_L)->dict: # The same, converted
+def checked_view(ids, seed, p_N_C, z_N_D, d_N, r_N, z_L_D, y_L, p_L_C)->dict: # The same, converted
     "The fields of a view, see below; `ValueError` with the first thing that is wrong with one."
     ids, seed = as_ids(ids), as_int(seed, 'seed', low=0)
     n = len(ids)
@@ -230,7 +237,11 @@ def checked_view(ids, seed, p_N_C, z_N_D, d_N, r_N, z_L_D, y_L)->dict: # The sam
         rows = len(z_L_D) if y_L is None else len(y_L)
         width = None if z_N_D is None else z_N_D.shape[1]
         z_L_D = as_latents(z_L_D, rows, width, name='`z_L_D`')
-    return dict(ids=ids, seed=seed, p_N_C=p_N_C, z_N_D=z_N_D, d_N=d_N, r_N=r_N, z_L_D=z_L_D, y_L=y_L)
+    if p_L_C is not None:
+        known = y_L if z_L_D is None else z_L_D
+        p_L_C = as_probs(p_L_C, None if known is None else len(known), name='`p_L_C`')
+    return dict(ids=ids, seed=seed, p_N_C=p_N_C, z_N_D=z_N_D, d_N=d_N, r_N=r_N,
+                z_L_D=z_L_D, y_L=y_L, p_L_C=p_L_C)
 
 # %% ../nbs/00_data.ipynb #c2cdf6e5
 @dataclass(frozen=True, eq=False)
@@ -244,6 +255,7 @@ class PoolView:
     r_N:Tensor|None=None # (N,) predicted rank of the loss, high where it is large
     z_L_D:Tensor|None=None # (L, D) latent means of the labelled rows
     y_L:np.ndarray|None=None # (L,) their labels
+    p_L_C:Tensor|None=None # (L, C) their class probabilities
 
     def __post_init__(self): vars(self).update(checked_view(**vars(self)))
     def __len__(self): return len(self.ids)

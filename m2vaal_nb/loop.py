@@ -339,7 +339,7 @@ def view_pool(
     U, L = look(pool.unlabelled), look(pool.labelled)
     view = PoolView(
         pool.unlabelled, seed, U['p'], latents(U), U.get('d'), U.get('r'),
-        z_L_D=latents(L), y_L=pool.y)
+        z_L_D=latents(L), y_L=pool.y, p_L_C=L['p'])
     return view, L.get('d')
 
 # %% ../nbs/04_loop.ipynb #8c590017
@@ -359,10 +359,10 @@ def discriminator_quality(
     if d_L is None: return dict(d_acc=None, d_auc=None)
     d_L, d_U = (as_scores(d).numpy() for d in (d_L, d_U))
     if not len(d_L) or not len(d_U): return dict(d_acc=None, d_auc=None)
-    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+    from sklearn.metrics import roc_auc_score
     truth = np.repeat([1, 0], [len(d_L), len(d_U)])
     d = np.concatenate([d_L, d_U])
-    d_acc = balanced_accuracy_score(truth, d > .5)
+    d_acc = ((d_L > .5).mean() + (d_U <= .5).mean())/2
     return dict(d_acc=float(d_acc), d_auc=float(roc_auc_score(truth, d)))
 
 # %% ../nbs/04_loop.ipynb #65971de5

@@ -259,7 +259,7 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
         'paper.rules.'),
     'parts of learning features, and of strategies on them, behind their doors': ('beyond.contrast.moved', 'beyond.contrast.erased',
         'beyond.contrast.augmented', 'beyond.contrast.contrastive_loss', 'beyond.contrast.vae_loss', 'beyond.representation.rate',
-        'beyond.representation.dealt', 'beyond.representation.one_pass', 'beyond.feature_learners.Head', 'beyond.feature_learners.two_halves',
+        'beyond.representation.dealt', 'beyond.representation.one_pass', 'beyond.feature_learners.Head', 'beyond.feature_learners.two_halves', 'beyond.feature_learners.as_many',
         'beyond.feature_learners.Model.predict', 'beyond.propagation.Propagated', 'beyond.propagation.as_matrix', 'beyond.m1m2.M2', 'beyond.m1m2.M2.',
         'beyond.m1m2.class_cost', 'beyond.m1m2.train_m2', 'beyond.m1m2.Guess', 'beyond.doubt_herding.Shuffled', 'beyond.doubt_herding.DensityRatio',
         'beyond.cover.pieces', 'beyond.cover.Rows', 'beyond.cover.nearest', 'beyond.cover.checked', 'beyond.cover.greedy', 'beyond.cover.drawn',
@@ -382,7 +382,7 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'beyond.cover.covering': (lambda: dict(view=toy().view, covers=importlib.import_module('m2vaal_nb.beyond.cover').alike),),
     'beyond.cover.cover_gains': (lambda: dict(weight_U=None, width=1., kernel=importlib.import_module('m2vaal_nb.beyond.cover').gauss), {}, {'z_L_D': any_rows, 'z_U_D': any_rows, 'picks': {'fewer rows'}}),
     **{f'beyond.{name}': (lambda: dict(view=toy().view),) for name in ('doubt_herding.doubt_herding', 'doubt_herding.doubt_shuffled',
-        'doubt_herding.doubt_density', 'strategies.coreset', 'strategies.badge', 'strategies.typiclust', 'strategies.probcover',
+        'doubt_herding.doubt_density', 'doubt_herding.discriminator_zy', 'doubt_herding.doubt_zy', 'strategies.coreset', 'strategies.badge', 'strategies.typiclust', 'strategies.probcover',
         'strategies.max_herding', 'strategies.uherding', 'strategies.power_margin', 'strategies.cluster_margin')},
     'interop.tensorboard.Watch': (lambda tmp: dict(folder=tmp),),
 }

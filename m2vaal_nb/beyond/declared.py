@@ -51,7 +51,9 @@ STRATEGIES = dict( # Sampler -> name, colour, line
 CONTROLS = dict(
     discriminator=("VAAL's rule", '#C2185B', ':'),
     doubt_shuffled=('ours, D shuffled', '#E57373', '--'),
-    doubt_density=('ours, densities for D', '#A0694B', ':'))
+    doubt_density=('ours, densities for D', '#A0694B', ':'),
+    discriminator_zy=("M2-VAAL's rule", '#880E4F', '-'),
+    doubt_zy=("ours, D on [z, y']", '#F06292', '-'))
 
 # %% ../../nbs/beyond/declared.ipynb #5c01e7f3
 def slug_of(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['voice', 'doubt', 'doubt_herding_rows', 'doubt_weights', 'Shuffled', 'DensityRatio', 'doubt_herding', 'doubt_shuffled',
-           'doubt_density']
+           'doubt_density', 'with_guesses', 'discriminator_zy', 'doubt_zy']
 
 # %% ../../nbs/beyond/doubt_herding.ipynb #cb9b682c
 from collections.abc import Callable
@@ -130,3 +130,31 @@ def doubt_density(
     return doubt_herding(view, budget, tell=DensityRatio)
 
 SAMPLERS.update(doubt_herding=doubt_herding, doubt_shuffled=doubt_shuffled, doubt_density=doubt_density)
+
+# %% ../../nbs/beyond/doubt_herding.ipynb #c1f22556
+def with_guesses(
+    view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`, `p_L_C`
+)->tuple: # (N, D+C) and (L, D+C)
+    "The paper's [z, y'] of unlabelled and of labelled rows."
+    sides = ('z_N_D', 'p_N_C'), ('z_L_D', 'p_L_C')
+    return tuple(torch.cat([view.need(z), view.need(p)], -1) for z,p in sides)
+
+def discriminator_zy(
+    view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`, `p_L_C`
+    budget:int, # Labels to buy, 1 to len(view)
+)->np.ndarray: # (budget,) dataset ids
+    "A control: the paper's rule, what a discriminator on [z, y'] is surest is not labelled."
+    zy_N, zy_L = with_guesses(view)
+    D = tell_labelled(zy_N, zy_L, seed=view.seed)
+    return view.top(-D(zy_N), budget)
+
+def doubt_zy(
+    view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`, `p_L_C`
+    budget:int, # Labels to buy, 1 to len(view)
+)->np.ndarray: # (budget,) dataset ids
+    "A control: doubt herding with a discriminator on [z, y']."
+    zy_N, zy_L = with_guesses(view)
+    u_N = doubt_weights(zy_N, view.p_N_C, zy_L, view.seed, tell_labelled)
+    return view.ids[herding_rows(view.z_N_D, view.z_L_D, budget, u_N, seed=view.seed)]
+
+SAMPLERS.update(discriminator_zy=discriminator_zy, doubt_zy=doubt_zy)
