@@ -284,7 +284,7 @@ def toy():
     data = Dataset(x, y, x[:9], y[:9], ('a', 'b', 'c'))
     p = Protocol(n_init=12, budget=2, max_labels=14, steps=1, batch=4, n_val=6, latent=2)
     pool, _ = start_pool(data, p, 0)
-    view = PoolView(np.arange(6), 0, p_6_3, z_6_2, u_6, z_L_D=z_6_2, y_L=y_6)
+    view = PoolView(np.arange(6), 0, p_6_3, z_6_2, u_6, z_L_D=z_6_2, y_L=y_6, p_L_C=p_6_3)
     learner = LEARNERS['m2']
     return SimpleNamespace(x=x, y=y, data=data, p=p, pool=pool, view=view, learner=learner, nets=fresh_nets(learner, Training(pool, p, 0, 0)))
 
