@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['voice', 'doubt', 'doubt_herding_rows', 'doubt_weights', 'Shuffled', 'DensityRatio', 'doubt_herding', 'doubt_shuffled',
-           'doubt_density', 'with_guesses', 'discriminator_zy', 'doubt_zy']
+           'doubt_density', 'with_guesses', 'discriminator_zy', 'doubt_zy', 'doubt_area']
 
 # %% ../../nbs/beyond/doubt_herding.ipynb #cb9b682c
 from collections.abc import Callable
@@ -158,3 +158,16 @@ def doubt_zy(
     return view.ids[herding_rows(view.z_N_D, view.z_L_D, budget, u_N, seed=view.seed)]
 
 SAMPLERS.update(discriminator_zy=discriminator_zy, doubt_zy=doubt_zy)
+
+# %% ../../nbs/beyond/doubt_herding.ipynb #bf31d09b
+def doubt_area(
+    view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
+    budget:int, # Labels to buy, 1 to len(view)
+)->np.ndarray: # (budget,) dataset ids
+    "Herding by doubt, where only the discriminator's area counts: from MaxHerding to UHerding."
+    z_N_D, p_N_C, z_L_D = (view.need(k) for k in ('z_N_D', 'p_N_C', 'z_L_D'))
+    trust = 1 - voice(tell_labelled(z_N_D, z_L_D, seed=view.seed).auc)**2
+    u_N = 1 + trust*margin_scores(p_N_C)
+    return view.ids[herding_rows(z_N_D, z_L_D, budget, u_N, seed=view.seed)]
+
+SAMPLERS['doubt_area'] = doubt_area
