@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['GOES_ON', 'say', 'one_sentence_errors', 'parse_int', 'parse_number', 'given', 'engine_for', 'other_images',
            'grids_of', 'seen', 'do_grid', 'do_grids', 'm2vaal_run', 'm2vaal_figures', 'm2vaal_probe', 'm2vaal_pictures',
-           'm2vaal_demo', 'm2vaal_bench', 'options_of', 'dashed', 'loading', 'm2vaal_query', 'm2vaal_serve',
-           'm2vaal_embed']
+           'm2vaal_demo', 'm2vaal_bench', 'with_dashes', 'parser_of', 'options_of', 'dashed', 'loading', 'm2vaal_query',
+           'm2vaal_serve', 'm2vaal_embed']
 
 # %% ../nbs/cli.ipynb #5c5707ab
-import gc, os, re, sys, warnings
+import gc, os, sys, warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from functools import wraps
@@ -298,21 +298,33 @@ def m2vaal_bench(
         if out: write_whole(Path(out), text.encode())
 
 # %% ../nbs/cli.ipynb #9d3d09d5
+def with_dashes(
+    text:str, # Word of a command line
+)->str: # --two-words=a_b for --two_words=a_b
+    "An option without underscores in its name; any other word as it is."
+    name, equals, value = text.partition('=')
+    return name.replace('_', '-') + equals + value if text.startswith('--') else text
+
+def parser_of(
+    func, # Its parameters are the options, as `call_parse` has them
+): # An `ArgumentParser`
+    "What reads a command line; the first option needs no name."
+    parser, (first, *_) = anno_parser(func), signature(func).parameters.values()
+    if first.default is not first.empty:
+        parser.add_argument('bare', nargs='?', metavar=first.name, help=f'The same as --{first.name}')
+    at = parser._option_string_actions
+    for action in {*at.values()}: action.option_strings = [*map(with_dashes, action.option_strings)]
+    parser._option_string_actions = {with_dashes(name): action for name,action in at.items()}
+    return parser
+
 def options_of(
     func, # Its parameters are the options, as `call_parse` has them
     words:list, # Of a command line
 )->dict: # Name of a parameter -> value
-    "What a command line says; `--two-words` is `--two_words`, and the first option needs no name."
-    parser, (first, *_) = anno_parser(func), signature(func).parameters.values()
-    if first.default is not first.empty:
-        parser.add_argument('bare', nargs='?', metavar=first.name, help=f'The same as --{first.name}')
-    names = re.findall(r'--[\w-]+', parser.format_usage()) # with dashes or underscores, as fastcore has them
-    def known(text):
-        name, equals, value = text.partition('=')
-        same = [n for n in names if n.replace('-', '_') == name.replace('-', '_')]
-        return (same or [name])[0] + equals + value
-    options = vars(parser.parse_args([known(a) if a.startswith('--') else a for a in words]))
-    if options.get('bare') is not None: options[first.name] = options['bare']
+    "What a command line says."
+    first = next(iter(signature(func).parameters))
+    options = vars(parser_of(func).parse_args([*map(with_dashes, words)]))
+    if options.get('bare') is not None: options[first] = options['bare']
     return {name: options[name] for name in func.__annotations__}
 
 def dashed(

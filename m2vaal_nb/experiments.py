@@ -21,6 +21,7 @@ import pandas as pd
 
 from .foundations.inputs import as_int, as_name
 from .foundations.log import read_log
+from .foundations.names import offered
 from .data import Dataset, load_dataset
 from .loop import (
     Job, Protocol, Training, dry_run, identity_of, run, start_pool, stored_lines, train_round)
@@ -150,7 +151,7 @@ def plan(
     methods = list(dict.fromkeys(LINEUPS[name] if methods is None else methods))
     seeds = list(dict.fromkeys(as_int(seed, 'seed', low=0) for seed in seeds))
     if not methods:
-        raise ValueError(f"No method was given: choose from {', '.join(METHODS)}.")
+        raise ValueError(f"No method was given: choose from {', '.join(offered(METHODS))}.")
     if not seeds:
         raise ValueError("Seeds must be integers, 0 or more, and at least one: none was given.")
     p = replace(PROTOCOLS[name], **changes)

@@ -14,9 +14,10 @@ from m2vaal_nb.own_images.audit import (
     LEAST, Audit, audit_ids, audit_order, audit_part, audit_run, audit_says, audited_images, class_table, cross_fit, curve,
     does_choosing_help, how_accurate, label_probabilities, learned_from, suspects, when_to_stop, whether_choosing, wilson)
 from m2vaal_nb.own_images.folder import COLUMNS, query_folder
+from m2vaal_nb.own_images.pixels import folder_picture
 from m2vaal_nb.own_images.query import known_pool
 from m2vaal_nb.own_images.report import (
-    MOST, SAME, as_vectors, confusions, findings, folder_picture, is_report, most_alike, owners, page, same_from, write_report)
+    MOST, SAME, as_vectors, confusions, findings, is_report, most_alike, owners, page, same_from, usual_gap, write_report)
 
 LINEAR = 'linear_doubt_herding'
 
@@ -335,7 +336,40 @@ def test_twins_by_pixels():
     assert same[['id', 'owner']].values.tolist() == [[1, 0]] and same_from(pool.x) == SAME['images']
     two = known_pool(x, [0, -1, 1, -1, -1, 1], 'ab')
     told = findings(two, names_of(two), pd.DataFrame(dict(id=[3], predicted='a', probability=.5, audit=False)), protocol_for(Protocol(), 'margin'))
-    assert told.same.id.tolist() == [1] and '1 other image at least 0.998 like' in page(told) and 'may still choose them' in page(told)
+    assert told.same.id.tolist() == [1] and '1 other image nearly the same as' in page(told) and 'is 0.998 like it or more' in page(told) and 'may still choose them' in page(told)
+
+def embedded_by(gap, n=300, copies=20, d=64):
+    "Rows of unit length that differ by so much from what is common to all; the last ones are copies of the first, but for a hundredth of that."
+    g = np.random.default_rng(0)
+    own = g.standard_normal((n, d))
+    own = np.concatenate([own, own[:copies] + .01*g.standard_normal((copies, d))])
+    h = np.ones(d) + gap*own
+    return torch.tensor(h/np.linalg.norm(h, axis=1, keepdims=True)).float()
+
+@pytest.mark.parametrize('gap', [100, 1, .1, .01])
+def test_copies_are_found_whether_features_are_sharp_or_blunt(gap):
+    "Of features of a net that knows little, all are more than .99 alike."
+    h = embedded_by(gap)
+    y = np.where(np.arange(len(h)) < 300, np.arange(len(h)) % 2, -1)
+    owned = owners(known_pool(h, y, 'ab'), [])
+    same = owned[owned.alike >= same_from(h)]
+    assert sorted(same[['id', 'owner']].values.tolist()) == [[300 + i, i] for i in range(20)]
+    apart = (h[:300] @ h[:300].T).fill_diagonal_(-1).amax(1)
+    assert (apart < same_from(h)).all() and same_from(h) >= .99 and (gap > .1 or (apart > .99).all())
+
+@pytest.mark.parametrize('n', [1, 2, 9, 10, 11, 12, 99, 100, 101])
+def test_how_far_apart_images_are_usually(n):
+    h = embedded_by(1, n, 0)
+    alike = (h @ h.T).fill_diagonal_(2).sort(1, descending=True).values[:,min(10, n - 1)]
+    for block in 1, 7, 100, 4096: assert n == 1 or np.isclose(usual_gap(h, block=block, most=n), 1 - alike.median(), atol=1e-6)
+    assert .99 <= same_from(h) < 1
+
+@pytest.mark.parametrize('x', [torch.zeros(30, 1, 8, 8, dtype=torch.uint8), torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).repeat(30, 1, 1, 1), torch.eye(3)[[0]*30]],
+                         ids=['of one colour', 'all the same', 'the same features'])
+def test_images_that_are_all_the_same(x):
+    assert SAME['images' if x.ndim == 4 else 'features'] <= same_from(x) < 1
+    found = owners(known_pool(x, [0] + [-1]*29, 'ab'), [])
+    assert (found.alike >= same_from(x)).all() == (x.max() > 0)
 
 # --- the page ---
 class Reader(HTMLParser):

@@ -1,7 +1,9 @@
 "Every bad request gets one sentence that names the problem and what is allowed, and nothing is written."
-import gzip, json, subprocess
+import gzip, json, re, subprocess
 from dataclasses import replace
 import numpy as np, pytest, torch
+from m2vaal_nb import experiments
+from m2vaal_nb.beyond import declared, one_factor      # their methods, learners and samplers join
 from m2vaal_nb.foundations import download
 from m2vaal_nb.cli import m2vaal_bench, m2vaal_demo, m2vaal_figures, m2vaal_run
 from m2vaal_nb.data import Pool, PoolView, initial_ids, load_dataset, lookup, split_ids
@@ -11,6 +13,10 @@ from m2vaal_nb.samplers import (SAMPLERS, class_anchors_rows, discriminator, ent
 from m2vaal_nb.experiments import plan, protocol_for, read_results, run_grid
 from m2vaal_nb.paper.revisit import revisit
 from m2vaal_nb.foundations.machine import pick_device, warn_if_moved
+from m2vaal_nb.foundations.names import UNLISTED
+from m2vaal_nb.interop.views import find_sampler
+from m2vaal_nb.own_images.query import method_for
+from m2vaal_nb.scale.own_sampler import take_method, take_sampler
 from m2vaal_nb.loop import Job, Protocol, run
 from m2vaal_nb.models import Encoder, SIZES
 
@@ -97,6 +103,20 @@ def test_call(what, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=says) as e: call()
     assert str(e.value).endswith('.') and '\n' not in str(e.value)
     assert not list(tmp_path.iterdir())
+
+LISTS = { # who lists what there is: what to ask in vain
+    'a method': lambda: protocol_for(Protocol(), 'vall'), 'no method': lambda: plan('demo', []), 'a method of a file': lambda: take_method('mine=resnet+margin'),
+    'a sampler': lambda: take_sampler('ratio'), 'a sampler elsewhere': lambda: find_sampler('margins'), 'a method on features': lambda: method_for('vall', True),
+    'a method that reads features': lambda: method_for('linear_badge', False), 'a method that reads images': lambda: method_for('vaal', True),
+    **{f'a {k} of a protocol': (lambda k=k: Protocol(**{k: 'nonsense'})) for k in ('dataset', 'learner', 'sampler')}}
+
+@pytest.mark.parametrize('what', LISTS)
+def test_what_is_offered_has_no_settings_of_experiments(what):
+    "They are known, and run by their names; so are samplers and features with a hash."
+    with pytest.raises(ValueError, match='choose') as e: LISTS[what]()
+    assert not re.search(r'\b(linear_)?C_\d|doubt_(sigma|C)_\d|@', str(e.value))
+    for slug in declared.SETTINGS: protocol_for(Protocol(), slug)
+    assert len(declared.SETTINGS) == 16 and not {*map(declared.slug_of, declared.STRATEGIES), *experiments.LINEUPS['fig2b'], 'linear', *declared.STRATEGIES} & UNLISTED
 
 SHELL = { # what is wrong: (command, options, what its sentence says)
     'unknown experiment': (m2vaal_run, dict(name='fig9'), 'choose one of fig2a'),

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np, psutil, pytest, torch
 from m2vaal_nb.experiments import one_by_one, plan, protocol_for, run_grid
-from m2vaal_nb.foundations.log import read_log
+from m2vaal_nb.foundations.log import only_writer, read_log
 from m2vaal_nb.samplers import SAMPLERS
 from m2vaal_nb.losses import LEARNERS, Learner
 from m2vaal_nb.loop import Job, Training, run, start_pool
@@ -93,6 +93,40 @@ def test_a_run_outlives_its_parent_and_refuses_a_second_writer(job, tmp_path):
     other, whole = job(tmp_path/'whole')
     other()
     assert timeless(log) == timeless(whole)
+
+def test_one_writer_at_a_time_though_the_lock_is_removed(tmp_path):
+    "Four processes want it again and again: never two have it, and nothing of it is left."
+    log, held = tmp_path/'run.jsonl', []
+    def want(n):
+        got = 0
+        for _ in range(20_000):
+            try:
+                with only_writer(log):
+                    (tmp_path/'inside').touch(exist_ok=False)        # two at a time would end here
+                    (tmp_path/'inside').unlink()
+                    got += 1
+            except ValueError: pass
+            if got == 150: break
+        (tmp_path/f'{n}.txt').write_text(str(got))
+    pids = [forked(lambda n=n: want(n)) for n in range(4)]
+    assert [ended(pid)[1] for pid in pids] == [0]*4
+    assert sorted(o.name for o in tmp_path.iterdir()) == [f'{n}.txt' for n in range(4)]
+    assert [(tmp_path/f'{n}.txt').read_text() for n in range(4)] == ['150']*4
+
+def test_the_lock_of_a_killed_process_is_taken_and_removed(tmp_path):
+    log, ready = tmp_path/'run.jsonl', tmp_path/'ready'
+    def hold():
+        with only_writer(log):
+            ready.touch()
+            time.sleep(60)
+    pid = forked(hold)
+    while not ready.exists(): time.sleep(.005)
+    with pytest.raises(ValueError, match='another process'), only_writer(log): pass
+    os.kill(pid, signal.SIGKILL)
+    ended(pid)
+    assert (tmp_path/'.run.lock').exists()
+    with only_writer(log): pass
+    assert [o.name for o in tmp_path.iterdir()] == ['ready']
 
 def test_a_full_disk_leaves_a_valid_log(job, tmp_path):
     work, whole = job(tmp_path/'whole')

@@ -1,10 +1,11 @@
 "Embeddings in, and made: every form, everything that is wrong with a file, a kill in the middle, from nothing to a second query."
-import csv, json, os, pickle, sys, time
+import csv, json, os, pickle, re, subprocess, sys, time
 from pathlib import Path
 from unittest.mock import patch
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image, ImageDraw
 from m2vaal_nb.cli import m2vaal_embed, m2vaal_query
+from m2vaal_nb.foundations import display
 from m2vaal_nb.own_images import embed, embeddings
 from m2vaal_nb.own_images.accuracy import cross_validate
 from m2vaal_nb.own_images.embed import backbone_for, embed_folder, load_weights, part_files, passes_for, settings_for
@@ -354,6 +355,61 @@ def test_timm(here):
     embed_folder('photos', 'z.npz', 'vit_tiny_patch16_224', 'vit.pt', device='cpu', say=str)
     assert read_embeddings('z.npz').h_N_D.shape == (3, 192)
     with pytest.raises(ValueError, match='Neither torchvision nor timm has vit_tinny'): backbone_for('vit_tinny_patch16_224', pretrained=False)
+
+def test_timm_without_a_network(here):
+    "Its hub tries again and again; what is said is one sentence."
+    pytest.importorskip('timm')
+    scenes('photos', 2)
+    code = "import sys, time; time.sleep = lambda s: None; from m2vaal_nb.cli import m2vaal_embed; sys.argv[0] = 'm2vaal_embed'; m2vaal_embed()"
+    env = os.environ | dict(HF_ENDPOINT='http://127.0.0.1:9', HF_HOME=str(here/'hub'))
+    done = subprocess.run([sys.executable, '-c', code, 'photos', '--backbone', 'timm/resnet18'], env=env, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
+    assert re.fullmatch(r'm2vaal_embed: The weights of resnet18 could not be fetched \(.*\w\): give a file of them .*\n', done.stderr), done.stderr
+
+def test_how_far_it_is_without_a_bar(here, monkeypatch):
+    "A line a pass or a batch, as often as is asked for; none where there is a bar."
+    scenes('photos', 9)
+    often = display.now_and_then
+    monkeypatch.setattr(embed, 'now_and_then', lambda say: often(say, 0))
+    def told(out, *args, **kw):
+        said = []
+        embed_folder('photos', out, *args, device='cpu', say=said.append, **kw)
+        return said
+    monkeypatch.setattr(display, 'has_bar', lambda: False)
+    first, where, took, *passes, last = told('a.npz', passes=4, size=8)
+    assert where.startswith(f"After each pass, what was learned is kept in {here/'cache'}") and took.startswith('Pass 1 of 4 took')
+    assert passes == [f'Pass {i} of 4 is done.' for i in (2, 3, 4)]
+    _, *batches, last = told('b.npz', 'resnet18', batch=4, pretrained=False)
+    assert batches == [f'{n} of 9 images are embedded.' for n in (4, 8, 9)]
+    monkeypatch.setattr(display, 'has_bar', lambda: True)
+    assert not [s for s in told('c.npz', passes=4, size=9) + told('d.npz', 'resnet18', batch=4, pretrained=False) if 'done' in s or 'are embedded' in s]
+
+@pytest.mark.parametrize('off, terminal, bar', [('1', True, False), ('0', True, True), ('', True, True), ('0', False, False), ('1', False, False)])
+def test_where_there_is_a_bar(off, terminal, bar, monkeypatch):
+    monkeypatch.setenv('TQDM_DISABLE', off)
+    with patch.object(sys, 'stderr') as err:
+        err.isatty = lambda: terminal
+        assert display.has_bar() == bar
+
+def test_no_lock_is_left(here, capsys):
+    "Whether a command ends well or not."
+    scenes('photos', 6)
+    shell(m2vaal_embed, 'photos', '--out', 'z.npz', '--passes', 1)
+    with patch.object(embed, 'backbone_for', side_effect=ValueError('this went wrong.')):
+        assert 'went wrong' in refused(capsys, m2vaal_embed, 'photos', '--out', 'y.npz', '--backbone', 'resnet18')
+    shell(m2vaal_query, 'photos', '--embeddings', 'z.npz', '--budget', 2)
+    assert sorted(os.listdir()) == ['cache', 'next.csv', 'photos', 'z.npz'] and not [f for f in Path('photos').rglob('.*')]
+
+def test_without_a_folder_none_is_spoken_of(here, capsys):
+    FORMS['z.npz'](here/'z.npz')
+    Path('l.csv').write_text(f'image,label\n{NAMES[1]},a\nx.png,b')
+    said = refused(capsys, m2vaal_query, '--embeddings', 'z.npz', '--labels', 'l.csv')
+    assert 'l.csv: No folder is named, and z.npz has no image x.png: its 40 images have other names' in said
+    Path('l.csv').write_text(f'image,label\n{NAMES[1]},a\n{NAMES[2]},b\nx.png,')
+    shell(m2vaal_query, '--embeddings', 'z.npz', '--labels', 'l.csv', '--budget', 2)
+    out = capsys.readouterr().out
+    assert 'in rows without a label: No folder is named, and z.npz has no image x.png' in out and 'The folder' not in out
+    assert 'There is no folder nowhere.' in refused(capsys, m2vaal_query, 'nowhere', '--embeddings', 'z.npz', '--labels', 'l.csv')
 
 def test_passes():
     assert [passes_for(n) for n in (1, 599, 600, 10_000, 10_001, 10**6)] == [200, 200, 200, 12, 12, 12]

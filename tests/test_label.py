@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from conftest import ROOT, sh
 from m2vaal_nb.own_images.files import image_paths
-from m2vaal_nb.own_images.labeller import LabelQueue, folder_scales, picture
-from m2vaal_nb.own_images.pixels import Scales
+from m2vaal_nb.own_images.labeller import LabelQueue, picture
+from m2vaal_nb.own_images.pixels import Scales, folder_scales
 
 NAMES, CLASSES = [f'{o}.png' for o in ('a', 'b,c', 'd "e"', 'sub/f', 'ü', '#')], ['cat', 'a dog, or two', 'Käse']
 def quoted(s): return '"' + s.replace('"', '""') + '"'

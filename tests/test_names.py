@@ -3,7 +3,7 @@ import os, sys, unicodedata
 from itertools import product
 import numpy as np, pandas as pd, pytest
 from conftest import ROOT, sh
-from m2vaal_nb.foundations.names import like_name, loose_name, match_paths, normal_name
+from m2vaal_nb.foundations.names import is_slip, like_name, loose_name, match_paths, normal_name
 from m2vaal_nb.own_images.files import as_classes, image_paths, read_text, split_names
 from m2vaal_nb.own_images.labels import as_meant, csv_labels, is_made, is_misread, read_labels
 
@@ -213,6 +213,43 @@ def test_what_pandas_saves(save, tmp_path):
     assert csv_labels(tmp_path/'l.csv', PATHS, [].append) == AB | {'Käse.png': 'Käse'}
 
 # --- class names ---
+SLIPS = { # what happened: (what is written, what was meant)
+    'a letter twice': ('Boott', 'Boot'), 'a letter left out': ('Trouer', 'Trouser'), 'another letter': ('Snesker', 'Sneaker'), 'two in turn': ('Pullvoer', 'Pullover'),
+    'the last two': ('Sandla', 'Sandal'), 'an ending': ('Shirts', 'Shirt'), 'in one of two words': ('Ankle bootts', 'ankle_boots'), 'an umlaut': ('Pferdë', 'Pferde'),
+    'and another case': ('SNEAKRE', 'sneaker'), 'one in a row of the same': ('Booooot', 'Boooooot'), 'other letters than Latin': ('собакка', 'собака')}
+NO_SLIPS = { # what differs, though it is not likely to be a slip
+    'three letters': ('cat', 'car'), 'four letters': ('bees', 'beet'), 'digits': ('1', '2'), 'digits of more places': ('10001', '10002'), 'a number at the end': ('img1', 'img2'),
+    'a number of a long name': ('picture 1', 'picture 2'), 'a number that is joined': ('sample10', 'sample11'), 'a number that is longer': ('sample1', 'sample11'),
+    'a letter that is a number': ('class A', 'class B'), 'Roman numbers': ('stage IV', 'stage V'), 'the first letter': ('mouse', 'house'), 'a letter in front': ('typical', 'atypical'),
+    'case alone': ('Boots', 'boots'), 'nothing': ('Boots', 'Boots'), 'a joint': ('ankle boot', 'ankle-boot'), 'two letters': ('Boottts', 'Boots'), 'two that are apart': ('Snaekar', 'Sneaker'),
+    'a word': ('large dog', 'dog'), 'a sign': ('C+++++', 'C++++'), 'no letter': ('', 'abcde'), 'two words': ('Ankel bot', 'Ankle boot')}
+
+@pytest.mark.parametrize('what', SLIPS)
+def test_a_slip(what): assert is_slip(*SLIPS[what]) and is_slip(*SLIPS[what][::-1])
+@pytest.mark.parametrize('what', NO_SLIPS)
+def test_no_slip(what): assert not is_slip(*NO_SLIPS[what]) and not is_slip(*NO_SLIPS[what][::-1])
+
+def told_of(counts, tmp_path, **named):
+    "What is said of so many labels of each class."
+    names = [name for name,n in counts.items() for _ in range(n)]
+    frame = pd.DataFrame(dict(image=[f'{i}.png' for i in range(len(names))], label=names))
+    frame.to_csv(tmp_path/'l.csv', index=False)
+    said = []
+    read_labels(tmp_path/'l.csv', frame.image.tolist(), say=said.append, **named)
+    return said[0]
+
+@pytest.mark.parametrize('few,many,asks', [(1, 10, True), (2, 10, True), (3, 10, False), (1, 9, False), (2, 500, True)])
+def test_a_class_that_may_be_a_slip_is_asked_for(few, many, asks, tmp_path):
+    says = f'Boott ({few}) is one letter from Boot ({many}), but counts as a class of its own. Did you mean Boot?'
+    assert (says in told_of(dict(Boot=many, Boott=few, Bag=5), tmp_path)) == asks
+    assert 'Did you mean' not in told_of(dict(Boot=many, Boott=few), tmp_path, classes=('Boot', 'Boott'))
+    assert 'Did you mean' not in told_of({'cat': many, 'car': few, '1': many, '2': few, 'img1': many, 'img2': few}, tmp_path)
+
+def test_a_folder_that_may_be_a_slip_is_asked_for():
+    said = []
+    read_labels('folders', [*(f'Boot/{i}.png' for i in range(10)), 'Boott/x.png'], say=said.append)
+    assert said[0].endswith('Did you mean Boot?')
+
 def told(tmp_path, labels, classes=(), more=None):
     "What is said of a table with these labels, from the second line on; of two tables, where there is a second."
     paths = [f'{i:02}.png' for i in range(99)]

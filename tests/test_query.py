@@ -1,9 +1,10 @@
 "m2vaal_query: what a labeller gives and gets, and what is wrong with it said in one sentence."
-import json, os, re, sys
+import argparse, inspect, json, os, re, sys
 from xml.etree import ElementTree
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
-from conftest import PAPERS_METHODS
+from conftest import PAPERS_METHODS, sh
+from m2vaal_nb import cli
 from m2vaal_nb.cli import m2vaal_query
 from m2vaal_nb.data import load_dataset
 from m2vaal_nb.experiments import METHODS, Method, protocol_for
@@ -127,6 +128,31 @@ def test_blocks_of_any_size_see_the_same(block):
     nets = trained(pool, p)
     found = view_blocks(nets, pool, p, block=block)
     assert (found.ids == pool.unlabelled).all() and torch.allclose(found.p_N_C, view_blocks(nets, pool, p).p_N_C, atol=1e-5)
+
+COMMANDS = {name: getattr(cli, name) for name in vars(cli) if name.startswith('m2vaal_')}
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_help_has_dashes(name, tmp_path):
+    out = sh(name, '--help', cwd=tmp_path)
+    assert out.startswith('usage:') and not re.search(r'--\w*_', out)
+    of_two_words = [o for o in inspect.signature(COMMANDS[name]).parameters if '_' in o]
+    assert all(f"--{o.replace('_', '-')}" in out for o in of_two_words) and (of_two_words or name not in ('m2vaal_query', 'm2vaal_serve', 'm2vaal_embed'))
+
+@pytest.mark.parametrize('mark', ['_', '-'], ids=['fastcore 1', 'fastcore 2'])
+def test_dashes_and_underscores_whatever_fastcore_has(mark, monkeypatch, capsys):
+    def made(func):
+        parser = argparse.ArgumentParser('find')
+        parser.add_argument('--place')
+        parser.add_argument(f'--no{mark}bad{mark}ones', action='store_true')
+        parser.add_argument(f'--how{mark}often', default='1')
+        return parser
+    monkeypatch.setattr(cli, 'anno_parser', made)
+    def find(place:str=None, no_bad_ones:bool=False, how_often:str='1'): return place, no_bad_ones, how_often
+    def found(*words): return tuple(cli.options_of(find, [*words]).values())
+    assert found('a_b', '--no-bad-ones', '--how_often=c_d') == found('--place', 'a_b', '--no_bad_ones', '--how-often', 'c_d') == ('a_b', True, 'c_d')
+    assert found('--no') == (None, True, '1') and found() == (None, False, '1')
+    with pytest.raises(SystemExit): found('--how_oftn')
+    assert '--no-bad-ones' in (err := capsys.readouterr().err) and '_' not in err.replace('HOW_OFTEN', '')
 
 # --- advice ---
 def answers(counts, labels=('cat', 'dog')):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .names import like_name
+from .names import like_name, offered
 
 # %% ../../nbs/foundations/inputs.ipynb #9631b450
 def plain(
@@ -87,9 +87,10 @@ def as_name(
     "A name that is known; `ValueError` for anything else."
     name = plain(v)
     if isinstance(name, str) and name in allowed: return str(name)
-    near = like_name(name, allowed) if isinstance(name, str) else None
+    listed = offered(allowed)
+    near = like_name(name, listed) if isinstance(name, str) else None
     hint = f', perhaps {near}' if near else ''
-    raise ValueError(f"Unknown {what} {shown(name)}: choose one of {', '.join(allowed)}{hint}.")
+    raise ValueError(f"Unknown {what} {shown(name)}: choose one of {', '.join(listed)}{hint}.")
 
 # %% ../../nbs/foundations/inputs.ipynb #87a9f2b3
 def as_budget(

@@ -7,7 +7,7 @@ __all__ = ['NEEDED', 'parse_line', 'read_log', 'encoded', 'write_line', 'only_wr
 
 # %% ../../nbs/foundations/log.ipynb #6da44332
 import json, os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .files import write_whole
@@ -65,9 +65,12 @@ def write_line(
 def only_writer(path:Path):
     "Hold the lock of a run's log; `ValueError` when another process does."
     from filelock import FileLock, Timeout # here: who only picks images has no log to lock
-    lock = FileLock(path.with_name(f'.{path.stem}.lock'))
+    file = path.with_name(f'.{path.stem}.lock')
+    lock = FileLock(file)
     try: lock.acquire(timeout=0)
     except Timeout:
         raise ValueError(f"{path} is being written by another process: wait for it, or stop it.") from None
     try: yield
-    finally: lock.release()
+    finally:
+        with suppress(OSError): file.unlink() # Windows has filelock remove it afterwards
+        lock.release()

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from ..foundations.inputs import as_array, as_integers, as_latents, as_tensor, shown
+from ..foundations.names import offered
 from ..data import PoolView
 from ..samplers import SAMPLERS, scores_at_picks
 
@@ -95,7 +96,7 @@ def find_sampler(
     "The sampler meant."
     if callable(sampler): return sampler
     if not isinstance(sampler, str) or sampler not in SAMPLERS:
-        raise ValueError(f"Unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}, "
+        raise ValueError(f"Unknown sampler {sampler!r}: choose one of {', '.join(offered(SAMPLERS))}, "
                          "or give a function (view, budget) -> ids.")
     return SAMPLERS[sampler]
 

@@ -24,7 +24,7 @@ from ..foundations.names import normal_name
 from ..data import Pool
 from ..loop import Protocol
 from .accuracy import (
-    UNCHECKED, interval, label_folds, predictions, whether_more, wilson)
+    interval, label_folds, predictions, whether_more, wilson)
 from .labels import listed
 from .query import next_images, query_protocol, served
 
@@ -263,7 +263,7 @@ def when_to_stop(
     verdict, sizes = whether_more(gains, worth), audit.sizes
     change = f"from {sizes['half']} to {sizes['all']} labels, accuracy changed by {in_points(*interval(gains))}"
     rule = f'Stop when a doubling of the labels gains less than {100*worth:.0f} points'
-    return f'{verdict}: {change}. {UNCHECKED} {rule}, at the upper end too, twice in a row.'
+    return f'{verdict}: {change}. {rule}, at the upper end too, twice in a row.'
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10056
 def curve(

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['VIEWS', 'Backbone', 'without_head', 'torchvision_backbone', 'timm_backbone', 'inner_weights', 'load_weights',
-           'backbone_for', 'part_files', 'taken_up', 'rows_of', 'read_batch', 'embed_batches', 'passes_for',
-           'learned_rows', 'images_sha', 'made_by', 'check_embeddings', 'write_embeddings', 'settings_for',
-           'embed_folder']
+           'without_warnings', 'backbone_for', 'part_files', 'taken_up', 'rows_of', 'read_batch', 'embed_batches',
+           'passes_for', 'at_home', 'learned_rows', 'images_sha', 'made_by', 'check_embeddings', 'write_embeddings',
+           'settings_for', 'embed_folder']
 
 # %% ../../nbs/own_images/embed.ipynb #6f3441d9
-import hashlib, io, json, time, zipfile
+import hashlib, io, json, logging, time, zipfile
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..foundations.display import progress
+from ..foundations.display import now_and_then, progress
 from ..foundations.files import check_folder, write_whole
 from ..foundations.inputs import as_int
 from ..foundations.log import only_writer
@@ -28,8 +29,7 @@ from ..foundations.names import did_you_mean
 from ..data import DATASETS, Dataset
 from ..beyond.contrast import Recipe
 from ..beyond.representation import Learned, embed, in_cache, read_tensors
-from .files import image_paths
-from .folder import ALL_KINDS
+from .files import ALL_KINDS, image_paths
 from .images import check_bad, see_images, square
 from .labels import listed
 from .pixels import Scales, Unreadable, read_picture
@@ -106,6 +106,14 @@ def load_weights(
     net.load_state_dict({k: held[k] for k in needed})
 
 # %% ../../nbs/own_images/embed.ipynb #c230b998
+@contextmanager
+def without_warnings():
+    "Loggers of other packages warn of nothing: what is wrong is said once, by us."
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try: yield
+    finally: logging.disable(before)
+
 def backbone_for(
     name:str, # Of a net of torchvision or timm
     weights:str|Path|None=None, # A file of weights; by default the net's own, which are fetched once
@@ -124,9 +132,10 @@ def backbone_for(
         if not timm.is_model(name):
             near = did_you_mean(name, [*there, *timm.list_models()])
             raise ValueError(f"Neither torchvision nor timm has {name}.{near}")
-    try: made = make(name, own)
+    try:
+        with without_warnings(): made = make(name, own)
     except (OSError, RuntimeError) as e:
-        why = ' '.join(str(e).split())[:120]
+        why = ' '.join(str(e).split()).partition('. ')[0][:120]
         raise ValueError(f"The weights of {name} could not be fetched ({why}): "
                          "give a file of them (--weights), or leave out --backbone.") from None
     if weights is not None: load_weights(made.net, Path(weights))
@@ -184,9 +193,10 @@ def embed_batches(
     made:dict, # From what and how: another one begins anew
     batch:int=32, # Images at a time
     device:torch.device=torch.device('cpu'), # Where the net looks
+    say:Callable=print, # Told now and then how far it is, where there is no bar
 )->tuple: # (N, D) rows, memory-mapped; path -> why it could not be read
     "What a net says of a folder, going on from where it was cut off."
-    state = taken_up(out, made)
+    state, tell = taken_up(out, made), now_and_then(say)
     backbone.net.to(device)
     width = rows_of(backbone, [Image.new('RGB', (64, 64))], device).shape[1]
     rows, notes = part_files(out)
@@ -202,6 +212,7 @@ def embed_batches(
             state['done'] = i + len(some)
             write_whole(notes, json.dumps(state).encode())
             bar.update(len(some))
+            tell(f"{state['done']} of {len(paths)} images are embedded.")
     return kept, state['bad']
 
 # %% ../../nbs/own_images/embed.ipynb #63a7ba46
@@ -213,25 +224,30 @@ def passes_for(
     "How often each image of a folder is seen."
     return max(12, min(200, VIEWS//n))
 
+def at_home(path:Path)->str:
+    "A path as people write it, with ~ for the folder that is theirs."
+    home = Path.home()
+    return f'~/{path.relative_to(home).as_posix()}' if path.is_relative_to(home) else str(path)
+
 def learned_rows(
     x_N:Tensor, # (N, channels, height, width) uint8 images
     recipe:Recipe, # How to learn
-    say:Callable=print, # Told how long it takes, and where the outcome is
+    say:Callable=print, # Told where the outcome is, how long it takes, and how far it is
 )->Tensor: # (N, 128) features
     "Features that are learned from the images themselves."
     sha = hashlib.sha256(x_N.numpy().tobytes() + str(tuple(x_N.shape)).encode()).hexdigest()
     learned = Learned(f'images@{sha}', recipe)
-    started = time.perf_counter()
+    place, started, later = in_cache(learned, 'weights'), time.perf_counter(), now_and_then(say)
+    say(f"After each pass, what was learned is kept in {at_home(place.parent)}, as {place.name[:36]}….")
     def tell(text):
         nonlocal started
-        if started:
-            seconds = time.perf_counter() - started
-            say(f"{text.partition(':')[0].capitalize()} took {seconds:.2g} s.")
+        n = text.partition(':')[0].capitalize() # such as: Pass 1 of 60
+        if started: say(f'{n} took {time.perf_counter() - started:.2g} s.')
+        else: later(f'{n} is done.')
         started = None
     DATASETS[learned.images] = lambda: Dataset(x_N, np.zeros(len(x_N), int), x_N[:1], [0], ('image',))
     try: nets = learned.nets(tell)
     finally: del DATASETS[learned.images]
-    say(f"What was learned is kept in the cache, as {in_cache(learned, 'weights').name[:36]}….")
     return embed(nets, x_N, recipe.kind)
 
 # %% ../../nbs/own_images/embed.ipynb #20bfda12
@@ -330,7 +346,7 @@ def embed_folder(
             rows = learned_rows(seen.x_N, Recipe(**made['recipe']), say).numpy()
         else:
             net = backbone_for(backbone, weights, pretrained)
-            rows, bad = embed_batches(folder, paths, net, out, made, batch, device)
+            rows, bad = embed_batches(folder, paths, net, out, made, batch, device, say)
             check_bad(bad, len(paths), skip_bad)
             names = [path for path in paths if path not in bad]
             rows = rows[[path not in bad for path in paths]]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'UNDO', 'SKIP', 'label_text', 'label_rows', 'line_end', 'labelled_row', 'check_unchanged', 'LabelFile',
-           'next_hints', 'hints_of', 'chosen_now', 'Queue', 'check_class', 'check_labels', 'LabelQueue',
-           'folder_scales', 'picture', 'actions', 'act', 'typed_keys', 'check_widgets', 'Controls', 'show', 'Labeller']
+           'next_hints', 'hints_of', 'chosen_now', 'Queue', 'check_class', 'check_labels', 'LabelQueue', 'picture',
+           'actions', 'act', 'typed_keys', 'check_widgets', 'Controls', 'show', 'Labeller']
 
 # %% ../../nbs/own_images/labeller.ipynb #1e4ccde9
 import csv, io
@@ -211,17 +211,6 @@ class LabelQueue(Queue):
         self.file.swap(place, old, new)
         self.done(partial(self.file.swap, place, new, old))
 
-# %% ../../nbs/own_images/labeller.ipynb #2013e2f9
-def folder_scales(
-    folder:Path, # Holds the images
-    paths:list, # Images of the folder
-    most:int=100, # Of them to look at; a query looks at all
-)->dict: # Depth -> black and white
-    "What is black and what is white in a folder, as far as some of its images tell."
-    from m2vaal_nb.own_images.pixels import Scales
-    step = max(1, -(-len(paths)//most))
-    return Scales([folder/p for p in paths[::step]])
-
 # %% ../../nbs/own_images/labeller.ipynb #ffd5c7ca
 def picture(
     path:str|Path, # An image file
@@ -328,6 +317,7 @@ class Labeller(Controls):
         embeddings:str|Path|None=None, # A file of embeddings, by which to choose what to label
         budget:int=20, # How many images are chosen by them
     ):
+        from m2vaal_nb.own_images.pixels import folder_scales # here, as in `picture`
         check_widgets(as_classes(classes))
         if todo is not None and embeddings is not None:
             raise ValueError("What to label is either in `todo` or chosen by `embeddings`: give one of them.")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OTHERS', 'COLOUR', 'DECLARED', 'FAINT', 'why_unread', 'Unreadable', 'opened', 'depth_of', 'ImageHeader',
-           'image_header', 'black_and_white', 'to_bytes', 'numbers', 'extent', 'Scales', 'contrast', 'on_ground',
-           'in_bytes', 'turned', 'read_picture']
+           'image_header', 'black_and_white', 'to_bytes', 'numbers', 'extent', 'Scales', 'folder_scales', 'contrast',
+           'on_ground', 'in_bytes', 'turned', 'read_picture', 'folder_picture']
 
 # %% ../../nbs/own_images/pixels.ipynb #b409bec2
 import re, warnings
@@ -167,6 +167,16 @@ class Scales(dict):
         self[depth] = black_and_white(lows, highs, all(whole))
         return self[depth]
 
+# %% ../../nbs/own_images/pixels.ipynb #c44b15f8
+def folder_scales(
+    folder:Path, # Holds the images
+    paths:list, # Images of the folder
+    most:int=100, # Of them to look at
+)->Scales: # Depth -> black and white
+    "What is black and what is white in a folder, as far as some of its images tell."
+    step = max(1, -(-len(paths)//most))
+    return Scales([folder/p for p in paths[::step]])
+
 # %% ../../nbs/own_images/pixels.ipynb #71d8f6d5
 FAINT = 64 # Greys between darkest and lightest, below which white hides an image
 
@@ -222,3 +232,17 @@ def read_picture(
         img.load()
         if h.depth: img = in_bytes(img, h, scales[h.depth])
         return on_ground(turned(img)).convert('L' if h.grey else 'RGB')
+
+# %% ../../nbs/own_images/pixels.ipynb #ff990c28
+def folder_picture(
+    folder:Path|None, # Where the images are; None for embeddings without a folder
+    paths:list, # Of its images, by id
+    side:int=96, # Pixels a side that are needed
+)->Callable: # Id -> PIL image; None where it cannot be read
+    "Looks an image up."
+    scales = folder and folder_scales(folder, paths)
+    def look(i):
+        if folder is None: return None
+        try: return read_picture(folder/paths[i], scales, side)
+        except Unreadable: return None
+    return look

@@ -15,6 +15,7 @@ import torch
 
 from ..foundations.display import progress
 from ..foundations.inputs import as_budget, as_int, as_labels, as_name
+from ..foundations.names import offered
 from ..data import Pool, PoolView, as_inputs
 from ..losses import LEARNERS
 from ..samplers import SAMPLERS, scores_at_picks
@@ -55,7 +56,7 @@ def method_for(
     method = take_method(method, 'linear' if features else 'm2_vaal_no_adv')
     if reads_features(method) == features: return method
     if features: reads, there, others = 'images', 'features', map(slug_of, STRATEGIES)
-    else: reads, there, others = 'features', 'images', (m for m in METHODS if not reads_features(m))
+    else: reads, there, others = 'features', 'images', (m for m in offered(METHODS) if not reads_features(m))
     raise ValueError(f"The method {method} reads {reads}, not {there}: choose one of {', '.join(others)}.")
 
 # %% ../../nbs/own_images/query.ipynb #aed2e41d

@@ -24,8 +24,7 @@ from ..interop.label_studio_api import LabelStudio, all_tasks, show_predictions
 from ..interop.label_studio_ml import (
     Control, News, answer_of, as_request, as_tasks, class_choices, news_of, project_number, task_images)
 from .embeddings import for_images, read_embeddings
-from .files import image_paths
-from .folder import ALL_KINDS
+from .files import ALL_KINDS, image_paths
 from .relearn import copied, known_labels, merged, missing, read_state, write_state
 from .relearn import FAMILY, Choosing, checked_choosing, fitted, predicted, version_of
 
@@ -230,7 +229,7 @@ def answer_predict(
     images, model = task_images(tasks, backend.row), backend.model
     if strays := images.count(None):
         first = tasks[images.index(None)]['data']
-        backend.say(f'{strays} of {len(tasks)} tasks are of no image of the folder, such as {first}.')
+        backend.say(f'{strays} of {len(tasks)} tasks are of no image known here, such as {first}.')
     return dict(results=[predicted(model, backend.row.get(image)) for image in images], model_version=model.version)
 
 # %% ../../nbs/own_images/serve.ipynb #3aad2b4c
@@ -244,7 +243,7 @@ def answer_webhook(
     meet(backend, project, project.get('label_config') if isinstance(project, dict) else None)
     control, tasks = class_choices(backend.state.config), [task for _,task in news.answers]
     images = task_images(tasks, backend.row)
-    if None in images: backend.say(f"An annotation is of no image of the folder: {tasks[images.index(None)]['data']}.")
+    if None in images: backend.say(f"An annotation is of no image known here: {tasks[images.index(None)]['data']}.")
     told = {a['id']: image and answer_of(a, task, image, control) for (a,task),image in zip(news.answers, images)}
     def change(state):
         new = state.answers | told

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
+from ..foundations.names import offered
 from ..losses import LEARNERS
 from ..samplers import SAMPLERS
 from ..experiments import METHODS, Method
@@ -121,7 +122,7 @@ def take_sampler(
     if text in SAMPLERS: return text
     where, colon, function = text.rpartition(':')
     if not colon:
-        allowed = f"{', '.join(k for k in SAMPLERS if '@' not in k)}, or FILE.py:FUNCTION"
+        allowed = f"{', '.join(offered(SAMPLERS))}, or FILE.py:FUNCTION"
         raise ValueError(f"Unknown sampler {text!r}: choose one of {allowed}.")
     if where == 'skactiveml': sampler = library_sampler(function)
     elif not Path(where).is_file(): raise ValueError(f"There is no file {where}.")
@@ -150,6 +151,6 @@ def take_method(
     if known and not isinstance(known, OwnMethod):
         raise ValueError(f"{slug} is a method of ours: give yours another name.")
     if learner not in LEARNERS:
-        raise ValueError(f"Unknown learner {learner!r}: choose one of {', '.join(LEARNERS)}.")
+        raise ValueError(f"Unknown learner {learner!r}: choose one of {', '.join(offered(LEARNERS))}.")
     METHODS[slug] = OwnMethod(slug, learner, take_sampler(sampler))
     return slug
