@@ -166,7 +166,7 @@ def labelled_rows(
 
 def discriminators_of(
     t:Training, # One round's training
-)->Discriminators: # As `tell_labelled` has them
+)->Discriminators:
     "What tells a training's labelled rows from the others; of the others only as many are copied."
     x, U, L = t.pool.x, t.pool.unlabelled, t.pool.labelled
     some_U, some_L, halves = as_many(len(U), len(L), t.query_seed)
