@@ -23,7 +23,7 @@ from m2vaal_nb.models import Encoder, SIZES
 nan, inf = float('nan'), float('inf')
 p, z, y = torch.full((6, 2), .5), torch.arange(12.).reshape(6, 2), np.array([0, 1]*3)
 toy = Pool(torch.zeros(6, 1, 4, 4, dtype=torch.uint8), np.arange(5), lookup(y), ('a', 'b'))
-view = PoolView(np.arange(6), 0, p, z, torch.rand(6), z_L_D=z, y_L=y)
+view = PoolView(np.arange(6), 0, p, z, torch.rand(6), z_L_D=z, y_L=y, p_L_C=p)
 def anchors_1(z_U=z, y_U=y, z_L=z, y_L=y, budget=2, n=2): return class_anchors_rows(z_U, y_U, z_L, y_L, budget, n)
 def anchors_2(z_U=z, p_U=p, z_L=z, y_L=y, budget=2): return weighted_anchors_rows(z_U, p_U, z_L, y_L, budget)
 def first_ids(n, **kw): return initial_ids(y, np.arange(6), n, **kw)

@@ -21,7 +21,7 @@ def a_view(n=40, seed=0, ties=False):
     p = (4*r(n, 5)).softmax(-1)
     if ties: p = p[:1].expand(n, 5)
     same = lambda t: t[:1].expand_as(t) if ties else t
-    return PoolView(np.random.default_rng(seed).permutation(1000)[:n], seed, p, same(r(n, 3)), same(r(n)), same(r(n)), r(12, 3), np.arange(12) % 5)
+    return PoolView(np.random.default_rng(seed).permutation(1000)[:n], seed, p, same(r(n, 3)), same(r(n)), same(r(n)), r(12, 3), np.arange(12) % 5, r(12, 5).softmax(-1))
 
 def copied(view): return {f.name: torch.as_tensor(getattr(view, f.name)).clone() for f in fields(view)}
 
@@ -216,7 +216,7 @@ def test_algorithms_are_brute_force_on_small_pools(seed):
 @pytest.mark.parametrize('small', FEW)
 def test_what_they_rank_by_is_the_same_whatever_the_sizes(small, sizes):
     z_U, y_U, p_U, z_L, y_L = a_case(0)
-    view = PoolView(np.arange(U), 0, torch.tensor(p_U), torch.tensor(z_U), torch.rand(U), z_L_D=torch.tensor(z_L), y_L=y_L)
+    view = PoolView(np.arange(U), 0, torch.tensor(p_U), torch.tensor(z_U), torch.rand(U), z_L_D=torch.tensor(z_L), y_L=y_L, p_L_C=torch.full((len(y_L), p_U.shape[1]), 1/p_U.shape[1]))
     def scores(): return {name: [*(scores_at_picks(view, f, f(view, 12)) or ())] for name,f in SAMPLERS.items()}
     whole = scores()
     for block in (1, 3, 4, 5, U-1, U, U+1):
