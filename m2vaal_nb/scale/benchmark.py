@@ -277,7 +277,7 @@ def selection_row(
 
 # %% ../../nbs/scale/benchmark.ipynb #ee784a79
 def kind_tables(
-    of:dict, # What `bench_kinds` found
+    of:dict, # Peaks, and steps by kind of work
 )->dict: # Title -> DataFrame
     "The machine's peaks, and the steps against them."
     import pandas as pd

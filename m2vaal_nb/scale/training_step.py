@@ -124,7 +124,7 @@ class Stepper:
         learner:Learner, # What to train
         steps:int=64, # Different batches
         plain:bool=False, # Straightforward?
-        **changes, # Fields of `Protocol`, such as its layout
+        **changes, # Fields of the protocol, such as its layout
     ):
         self.p = p = Protocol(steps=steps, **changes)
         self.learner = straightforward(learner) if plain else learner
