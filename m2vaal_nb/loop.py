@@ -28,7 +28,7 @@ from .foundations.log import only_writer, read_log, write_line
 from .foundations.machine import one_thread, pick_device, provenance, warn_if_moved
 from .data import (
     DATASETS, Dataset, Pool, PoolView, as_inputs, initial_ids, load_dataset, lookup, split_ids)
-from .models import Batch, Images, SIZES, encode, make_nets, score_codes
+from .models import Batch, Images, LAYOUTS, SIZES, encode, make_nets, score_codes
 from .losses import ELBO, LEARNERS, Learner, Phase, TERMS, elbo_terms, warmup
 from .samplers import SAMPLERS
 
@@ -57,6 +57,7 @@ class Protocol(Buying):
     learner:str='classifier' # Name of what is trained
     sampler:str='random' # Name of what chooses
     size:str='small' # Width of the nets: small or large
+    layout:str='contiguous' # How convolutions lie in memory: contiguous or channels_last
     latent:int=32 # Dimensions of the latent space
     steps:int=400 # Training steps in a round, after the warm-up; our choice, the paper gives none
     warmup_steps:int=0 # Steps that train the VAE alone, before
@@ -78,8 +79,8 @@ class Protocol(Buying):
         return cls(**d | {k: tuple(v) for k,v in d.items() if isinstance(v, list)})
 
 # %% ../nbs/04_loop.ipynb #c5005974
-CHOICES = dict(dataset=DATASETS, learner=LEARNERS, sampler=SAMPLERS, size=SIZES, elbo=ELBO,
-               space=('z', 'zy'))
+CHOICES = dict(dataset=DATASETS, learner=LEARNERS, sampler=SAMPLERS, size=SIZES,
+               layout=LAYOUTS, elbo=ELBO, space=('z', 'zy'))
 COUNTS = ('n_init', 'budget', 'max_labels', 'rounds', 'latent', 'steps', 'warmup_steps', 'batch',
           'n_val')
 WEIGHTS = 'lr', 'weight_decay', 'beta', 'lam', 'alpha', 'eta'
@@ -212,7 +213,7 @@ def fresh_nets(
     n_classes, shape = len(pool.classes), tuple(pool.x.shape[1:])
     n_extra = n_classes if learner.n_extra == 'classes' else learner.n_extra
     nets = make_nets(learner.nets, shape, n_classes, n_extra, p.size, p.latent, t.seed, t.round)
-    return nets.to(pool.x.device)
+    return nets.to(pool.x.device, memory_format=LAYOUTS[p.layout])
 
 # %% ../nbs/04_loop.ipynb #811219da
 def phase_loss(

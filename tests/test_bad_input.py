@@ -79,7 +79,7 @@ CALLS = { # what is wrong: (the call, what its sentence says)
     'a negative validation set': (lambda: split_ids(5, -1, 0), '`n_val` is -1'),
     'images too small for the nets': (lambda: Encoder((1, 3, 3), SIZES['small'], 2), 'at least 4 × 4'),
     # protocols
-    **{f'unknown {k}': (lambda k=k: Protocol(**{k: 'nonsense'}), f"Unknown {k} 'nonsense': choose one of") for k in ('dataset', 'learner', 'sampler', 'size', 'elbo', 'space')},
+    **{f'unknown {k}': (lambda k=k: Protocol(**{k: 'nonsense'}), f"Unknown {k} 'nonsense': choose one of") for k in ('dataset', 'learner', 'sampler', 'size', 'layout', 'elbo', 'space')},
     **{f'{k} of {v!r}': (lambda k=k, v=v: Protocol(**{k: v}), f'`{k}` is') for k,v in
        [('steps', 0), ('steps', 1.5), ('rounds', 0), ('budget', 0), ('batch', -1), ('n_init', -1), ('latent', True), ('warmup_steps', -1), ('n_val', 0), ('lr', nan), ('lam', -1), ('beta', inf), ('eta', '1')]},
     'classes that are names': (lambda: Protocol(init_classes=['cat', 'dog']), '`init_classes` must be numbers'),

@@ -241,7 +241,7 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
         'samplers.Cluster', 'samplers.shares', 'samplers.clusters', 'interop.views.check_rows', 'interop.scikit_activeml.ask_skactiveml'),
     'reads a log that this package wrote': ('foundations.log.', 'paper.why.gradient_cosines', 'paper.why.latent_structure',
         'paper.fig3.probe_reconstructions', 'paper.pictures.plot_class_bars'),
-    'statistics and times': ('paper.statistics.', 'scale.benchmark.', 'scale.training_step.', 'own_images.accuracy.advice'),
+    'statistics and times': ('paper.statistics.', 'scale.benchmark.', 'scale.limit.', 'scale.training_step.', 'own_images.accuracy.advice'),
     'needs a cluster': ('scale.cluster.run_on_ray', 'scale.cluster.on_ray'),
     'parts of a command, behind its door': ('cli.engine_for', 'cli.other_images', 'own_images.folder.Known', 'own_images.folder.Query',
         'own_images.folder.seen_pool', 'own_images.images.bad_images', 'own_images.images.check_bad', 'own_images.images.check_shape',

@@ -5,10 +5,11 @@ import numpy as np, pytest, torch
 from conftest import PAPERS_LEARNERS, PAPERS_METHODS
 from m2vaal_nb.foundations.chance import rng
 from m2vaal_nb.experiments import METHODS, protocol_for
-from m2vaal_nb.loop import Job, Training, adam, draw, fresh_nets, run, start_pool, train, train_step, view_pool
+from m2vaal_nb.loop import Job, Training, adam, draw, fresh_nets, run, start_pool, train, train_round, train_step, view_pool
 from m2vaal_nb.losses import LEARNERS
 from m2vaal_nb.losses import TERMS, elbo_terms
 from m2vaal_nb.models import NETS
+from m2vaal_nb.scale.lockstep import train_lockstep
 
 every = pytest.mark.parametrize('name', PAPERS_LEARNERS)
 NAMES = dict(classifier='T', vaal='TEGD', ta_vaal='TEGDR', m2_vaal='TEGD', m2_vaal_no_adv='TEGD', m2='TEG')
@@ -29,6 +30,17 @@ def test_loss_falls(name, pool, tiny):
     for b in draw(first(pool, p)).batches(pool.x): values.append(train_step(nets, learner, opts, p, terms, b))
     for term in ('classification', 'reconstruction', 'marginal_reconstruction'):
         if term in values[0]: assert np.mean([v[term] for v in values[-5:]]) < .8*values[0][term]
+
+@every
+def test_a_layout_changes_last_digits_only(name, pool, tiny):
+    "Alone and in lockstep; and it gives the same again."
+    def trained(layout): return train_round(Training(pool, replace(tiny, steps=5, learner=name, layout=layout), 0, 0))
+    (a, values), (b, others), (c, _) = map(trained, ('contiguous', 'channels_last', 'channels_last'))
+    assert others == pytest.approx(values, rel=1e-3)
+    assert all(torch.equal(v, weights(c)[n]) for n,v in weights(b).items())
+    assert b['classifier'].conv2.weight.is_contiguous(memory_format=torch.channels_last)
+    (_, together), = train_lockstep([Training(pool, replace(tiny, steps=5, learner=name, layout='channels_last'), 0, 0)])
+    assert together == pytest.approx(values, rel=1e-3)
 
 @every
 def test_each_phase_moves_its_own_nets_only(name, pool, tiny):

@@ -153,7 +153,8 @@ def train_lockstep(
     if not all(covers(learner, t.learner) for t in trainings):
         raise ValueError("These runs cannot share a step: no learner of theirs has all terms.")
     if learner.fit: return [outcome(train_round, t) for t in trainings]     # it takes no steps
-    all_nets = [fresh_nets(t.learner, t).train() for t in trainings]
+    def fresh(t): return fresh_nets(t.learner, t).train().to(memory_format=torch.contiguous_format)
+    all_nets = [fresh(t) for t in trainings]     # stacked weights have one layout, whatever `layout` says
     drawn = [vars(draw(t)) for t in trainings]
     stacked = {n: stack_module_state([own[n] for own in all_nets])[0] for n in learner.nets}
     fed = {k: torch.stack([d[k] for d in drawn], 1) for k in drawn[0]}
