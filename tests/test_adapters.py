@@ -221,7 +221,7 @@ def test_modal_bad_input(blobs, kw, said):
 
 def test_utilities_of_ties():
     "Uniform probabilities and equal rows: the replay follows the picks."
-    view = PoolView(np.arange(12), 5, torch.full((12, 3), 1/3), torch.zeros(12, 2), z_L_D=torch.zeros(0, 2), y_L=np.empty(0, np.int64))
+    view = PoolView(np.arange(12), 5, torch.full((12, 3), 1/3), torch.zeros(12, 2), z_L_D=torch.zeros(0, 2), y_L=np.empty(0, np.int64), p_L_C=torch.zeros(0, 3))
     for f in SAMPLERS.values():
         if f is samplers.discriminator: continue
         rows = f(view, 12); u = np.array([*utilities(view, f, rows)])
