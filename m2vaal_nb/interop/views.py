@@ -60,13 +60,12 @@ def view_of(
     "What any classifier reveals of any rows."
     if not hasattr(model, 'classes_'):
         raise ValueError("The classifier must be fitted: it has no `classes_`.")
-    z_N, z_L, p_L = latents(X_N, embed), None, None
+    z_N, z_L = latents(X_N, embed), None
     p_N = model.predict_proba(X_N) if hasattr(model, 'predict_proba') else None
     if y_L is not None:
         if z_N is not None: z_L = latents(X_L, embed) if len(y_L) else z_N[:0]
-        if p_N is not None: p_L = model.predict_proba(X_L) if len(y_L) else p_N[:0]
         y_L = places(y_L, model.classes_)
-    return PoolView(np.arange(count(X_N)), seed, p_N, z_N, z_L_D=z_L, y_L=y_L, p_L_C=p_L)
+    return PoolView(np.arange(count(X_N)), seed, p_N, z_N, z_L_D=z_L, y_L=y_L)
 
 # %% ../../nbs/interop/views.ipynb #a6193b73
 GAINS = {} # Sampler -> (view, rows it picked) -> for each pick (N,), what each row was worth in front of it
