@@ -40,9 +40,10 @@ class Rows:
     ):
         U, D = z_U_D.shape
         cut = pieces(U, D)
-        sums = [z_U_D[b].sum(0, dtype=torch.double) for b in cut]
+        total = torch.zeros(D, dtype=torch.double)
+        for b in cut: total += z_U_D[b].sum(0, dtype=torch.double) # a list of sums would tear the memory to pieces
         self.dtype = dtype
-        self.mean = sum(sums)/U
+        self.mean = total/U
         self.width = width or max(self._largest(z_U_D[b]) for b in cut) or 1.
     def _largest(self, z): return self._seen(z).abs().max().item()
     def _seen(self, z):
