@@ -240,6 +240,8 @@ def checked_view(ids, seed, p_N_C, z_N_D, d_N, r_N, z_L_D, y_L, p_L_C)->dict: # 
     if p_L_C is not None:
         known = y_L if z_L_D is None else z_L_D
         p_L_C = as_probs(p_L_C, None if known is None else len(known), name='`p_L_C`')
+        if p_N_C is not None and p_L_C.shape[1] != p_N_C.shape[1]:
+            raise ValueError(f"`p_L_C` has {p_L_C.shape[1]} classes, `p_N_C` {p_N_C.shape[1]}: they must be the same.")
     return dict(ids=ids, seed=seed, p_N_C=p_N_C, z_N_D=z_N_D, d_N=d_N, r_N=r_N,
                 z_L_D=z_L_D, y_L=y_L, p_L_C=p_L_C)
 

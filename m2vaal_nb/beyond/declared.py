@@ -121,4 +121,5 @@ def judged_second(
 )->pd.DataFrame: # As above
     "Doubt by area against what it stands between, and what it came from."
     fresh = {name: table[table.seed.isin(FRESH)] for name,table in runs.items()}
-    return judged(fresh, slug_of('doubt_area'), ('random', 'max_herding', 'uherding', 'doubt_herding'))
+    rivals = 'random', 'max_herding', 'uherding', 'doubt_herding', 'doubt_shuffled'
+    return judged(fresh, slug_of('doubt_area'), rivals)

@@ -30,7 +30,7 @@ def linear(
 )->Tensor: # (N, S)
     "Features through a linear map."
     if h_N_D.dtype == torch.float: return h_N_D @ w_D_S + b_S
-    s_N_S = torch.empty(len(h_N_D), len(b_S))
+    s_N_S = w_D_S.new_empty(len(h_N_D), len(b_S))
     for b in blocks(len(h_N_D)): s_N_S[b] = h_N_D[b].float() @ w_D_S + b_S
     return s_N_S
 

@@ -37,7 +37,7 @@ def goals(
         reached = found.difference >= wanted and found.p_holm < .05
         interval = f'{found.low:.2f} to {found.high:.2f}'
         return dict(experiment=experiment, against=against, wanted=f'≥ {wanted:g}' if wanted else '> 0',
-                    found=round(found.difference, 2), interval=interval, reached='yes' if reached else 'no')
+                    found=round(found.difference, 3), interval=interval, reached='yes' if reached else 'no')
     others = [(e, a) for (e, a), control in table.control.items() if not control and a != 'random']
     rows = [row('learned_2b', 'random', 2), row('learned_4', 'random', 2)]
     return pd.DataFrame(rows + [row(e, a, 0) for e,a in others if e == 'learned_2b'])

@@ -110,7 +110,7 @@ def load_weights(
 def without_warnings():
     "Loggers of other packages warn of nothing: what is wrong is said once, by us."
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(max(before, logging.WARNING))
     try: yield
     finally: logging.disable(before)
 
