@@ -220,3 +220,12 @@ def test_rows_outside_the_pool_lend_no_labels(learner):
     model = fitted(Training(pool, Protocol(learner=learner), 0, 0))
     assert asked == list(range(12))
     assert (model.predict(h[200:])['p'].argmax(1).numpy() == y[200:]).mean() > .8
+
+@pytest.mark.parametrize('n_features', [255, 256, 257])
+def test_two_classes_on_either_side_of_where_the_solver_changes(n_features):
+    from sklearn.linear_model import LogisticRegression
+    g = np.random.default_rng(0)
+    h = g.normal(size=(60, n_features)).astype('f4')/n_features**.5
+    y = np.arange(60) % 2
+    theirs = LogisticRegression(C=10., tol=1e-9, max_iter=10_000).fit(h, y).predict_proba(h)
+    np.testing.assert_allclose(fit_head(h, y, 2, C=10.)(torch.from_numpy(h)), theirs, atol=2e-3)
