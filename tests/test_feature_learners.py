@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.sparse.csgraph import connected_components
 from m2vaal_nb.beyond import m1m2, propagation as prop
+from m2vaal_nb.beyond.feature_learners import fit_head
 from m2vaal_nb.beyond.m1m2 import M2, M2Recipe, class_cost, unlabelled_cost
 from m2vaal_nb.data import Pool, lookup
 from m2vaal_nb.losses import LEARNERS
