@@ -12,7 +12,8 @@ from m2vaal_nb.samplers import SAMPLERS
 BORROW = dict(typiclust='k-means needs scikit-learn: pip install scikit-learn',
               probcover='k-means needs scikit-learn: pip install scikit-learn',
               doubt_herding='Logistic regression needs scikit-learn: pip install scikit-learn',
-              doubt_shuffled='Logistic regression needs scikit-learn: pip install scikit-learn',
+              **dict.fromkeys(('doubt_shuffled', 'doubt_area', 'discriminator_zy', 'doubt_zy'),
+                              'Logistic regression needs scikit-learn: pip install scikit-learn'),
               cluster_margin='Average linkage needs scipy: pip install scipy')
 OURS = [name for name,f in SAMPLERS.items() if f.__module__.startswith('m2vaal_nb.')]
 
