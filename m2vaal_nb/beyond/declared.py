@@ -50,7 +50,7 @@ STRATEGIES = dict( # Sampler -> name, colour, line
     max_herding=('MaxHerding', '#7CB342', '--'),
     uherding=('UHerding', '#009E73', '-'),
     doubt_herding=('doubt herding (ours)', '#D55E00', '-'))
-SECOND = dict(doubt_area=('doubt by area (ours)', '#000000', '-'))
+SECOND = dict(doubt_area=('doubt by area (ours)', '#C62828', '--'))
 CONTROLS = dict(
     discriminator=("VAAL's rule", '#C2185B', ':'),
     doubt_shuffled=('ours, D shuffled', '#E57373', '--'),
