@@ -374,7 +374,7 @@ def m2vaal_query(
         budget, seed = parse_int(budget, '--budget'), parse_int(seed, '--seed')
         with loading():
             from m2vaal_nb.own_images.folder import query_folder
-            import sklearn.linear_model # for its heads
+            if embeddings: import sklearn.linear_model # for heads on features
         labels, classes = split_names(labels or ''), split_names(classes or '')
         if audit is not None: audit = parse_number(audit, '--audit')
         query_folder(images, labels, budget, method, out, label_studio, classes, url=url, seed=seed,
