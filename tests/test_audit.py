@@ -11,8 +11,9 @@ from m2vaal_nb.loop import Protocol
 from m2vaal_nb.own_images import audit as module
 from m2vaal_nb.own_images.accuracy import label_folds, predictions
 from m2vaal_nb.own_images.audit import (
-    LEAST, Audit, audit_ids, audit_order, audit_part, audit_run, audit_says, audited_images, class_table, cross_fit, curve,
-    does_choosing_help, how_accurate, label_probabilities, learned_from, suspects, when_to_stop, whether_choosing, wilson)
+    LEAST, Audit, agreement, audit_ids, audit_order, audit_part, audit_run, audit_says, audited_images, class_table, cross_fit, curve,
+    does_choosing_help, how_accurate, label_probabilities, learned_from, suspects,
+    when_to_stop, whether_choosing, wilson)
 from m2vaal_nb.own_images.folder import COLUMNS, query_folder
 from m2vaal_nb.own_images.pixels import folder_picture
 from m2vaal_nb.own_images.query import known_pool
@@ -430,7 +431,7 @@ def test_a_page_with_little_to_tell(labelled):
     read, no_audit = check_page(page(told)), page(replace(told, batch=told.batch.assign(audit=labelled > 0)))
     text = ' '.join(read.texts)
     assert 'img' not in read.tags
-    assert ('Nothing here says how good' in text) == (labelled < 40) and ('All images are labelled' in text) == (labelled == 120)
+    assert ('Too few labels are drawn' in text) == (labelled < 40) and ('All images are labelled' in text) == (labelled == 120)
     assert ('nothing is labelled yet' in no_audit) == (labelled == 0) and ('may be wrong' in text) == (labelled > 9)
 
 @pytest.mark.parametrize('budget', [MOST - 1, MOST, MOST + 1])
@@ -499,6 +500,17 @@ def test_a_report_without_an_audit(shades):
     query_folder('photos', labels, 4, embeddings='h.npz', report='r.html', say=str)
     assert 'no part of the labels was drawn at random' in Path('r.html').read_text()
 
+def test_an_early_report_says_what_it_waits_for(shades):
+    early = label(shades, pd.DataFrame(dict(image=shades.index[audit_order(shades.index)[:4]])))
+    query_folder('photos', early, 8, audit=.5, embeddings='h.npz', report='r.html', say=str)
+    page = Path('r.html').read_text()
+    assert f'{LEAST} of them are enough' in page and 'With --audit' not in page
+
+def test_agreement_is_counted_over_the_labels_that_are_judged():
+    pool = known_pool(np.eye(4), [0, 1, 1, -1], ['a', 'b'])
+    p_L_C = torch.tensor([[torch.nan]*2, [.1, .9], [.8, .2]])
+    assert agreement(pool, p_L_C) == (1, 2)
+
 def test_the_command(shades, monkeypatch, capsys):
     def command(*words):
         monkeypatch.setattr('sys.argv', ['m2vaal_query', *words])
@@ -546,3 +558,11 @@ def test_a_page_fits_its_window(width, scheme, tmp_path):
         assert dark == (scheme == 'dark') and not browser.get_log('browser')
         (ROOT/'out/lab').mkdir(parents=True, exist_ok=True)
         browser.save_screenshot(str(ROOT/f'out/lab/report-{width}-{scheme}.png'))
+
+@pytest.mark.parametrize('right,doubts', [(0, False), (48, False), (49, True), (80, True)])
+def test_models_that_are_mostly_wrong_doubt_no_label(right, doubts):
+    "At 80 labels the lower end passes a half between 48 and 49 (Wilson's interval, by hand)."
+    pool, _ = blobs(120, 80)
+    told = findings(pool, names_of(pool), pd.DataFrame(), protocol_for(Protocol(), LINEAR))
+    text = ' '.join(Reader(page(replace(told, agreed=(right, 80)))).texts)
+    assert ('too seldom' in text) != doubts and ('less than 1%' in text) == doubts

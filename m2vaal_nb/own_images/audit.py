@@ -6,7 +6,7 @@
 __all__ = ['CURVE', 'LEAST', 'TOO_EARLY', 'NO_GAIN', 'LEANS', 'LUCK', 'audit_order', 'audit_run', 'audit_part', 'audit_ids',
            'audited_images', 'audit_plan', 'n_trainings', 'learned_from', 'Audit', 'one_fold', 'cross_fit',
            'class_table', 'how_accurate', 'gain_by_choosing', 'in_points', 'whether_choosing', 'does_choosing_help',
-           'when_to_stop', 'curve', 'audit_says', 'label_probabilities', 'suspects']
+           'when_to_stop', 'curve', 'audit_says', 'label_probabilities', 'suspects', 'agreement']
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10004
 import hashlib, math
@@ -326,3 +326,13 @@ def suspects(
         predicted=names[best.indices], probability=best.values.numpy()))
     is_low = of_label < as_number(below, 'below', low=0, high=1)
     return found[is_low & ~skipped[:,0].numpy()].sort_values('of_label', ignore_index=True)
+
+def agreement(
+    pool:Pool, # Images, and the labels that are known
+    p_L_C, # (L, C) class probabilities, each from a model that has not seen the label; else NaN
+)->tuple: # Labels that are predicted as they are, labels that are judged
+    "How often models name a label that they have not seen."
+    p_L_C = as_tensor(p_L_C, 'Probabilities')
+    judged = ~p_L_C.isnan().all(-1).numpy()
+    right = p_L_C.argmax(-1).numpy() == pool.y
+    return int(right[judged].sum()), int(judged.sum())
