@@ -55,8 +55,9 @@ CONTROLS = dict(
     discriminator=("VAAL's rule", '#C2185B', ':'),
     doubt_shuffled=('ours, D shuffled', '#E57373', '--'),
     doubt_density=('ours, densities for D', '#A0694B', ':'),
-    discriminator_zy=("M2-VAAL's rule", '#880E4F', '-'),
-    doubt_zy=("ours, D on [z, y']", '#F06292', '-'))
+    discriminator_zy=("M2-VAAL's rule", '#A234B5', '-'),
+    doubt_zy=("ours, D on [z, y']", '#F06292', '-'),
+    doubt_constant=('ours, constant trust', '#00838F', ':'))
 
 # %% ../../nbs/beyond/declared.ipynb #5c01e7f3
 def slug_of(
@@ -121,5 +122,5 @@ def judged_second(
 )->pd.DataFrame: # As above
     "Doubt by area against what it stands between, and what it came from."
     fresh = {name: table[table.seed.isin(FRESH)] for name,table in runs.items()}
-    rivals = 'random', 'max_herding', 'uherding', 'doubt_herding', 'doubt_shuffled'
+    rivals = 'random', 'max_herding', 'uherding', 'doubt_herding', 'doubt_shuffled', 'doubt_constant'
     return judged(fresh, slug_of('doubt_area'), rivals)

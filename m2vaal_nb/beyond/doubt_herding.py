@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['voice', 'doubt', 'doubt_herding_rows', 'doubt_weights', 'Shuffled', 'DensityRatio', 'doubt_herding', 'doubt_shuffled',
-           'doubt_density', 'with_guesses', 'discriminator_zy', 'doubt_zy', 'doubt_area']
+           'doubt_density', 'with_guesses', 'discriminator_zy', 'doubt_zy', 'trusting', 'doubt_area', 'doubt_constant']
 
 # %% ../../nbs/beyond/doubt_herding.ipynb #cb9b682c
 from collections.abc import Callable
@@ -160,14 +160,30 @@ def doubt_zy(
 SAMPLERS.update(discriminator_zy=discriminator_zy, doubt_zy=doubt_zy)
 
 # %% ../../nbs/beyond/doubt_herding.ipynb #bf31d09b
+def trusting(
+    view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
+    budget:int, # Labels to buy, 1 to len(view)
+    trust:float, # Weight of confidence, in [0, 1]
+)->np.ndarray: # (budget,) dataset ids
+    "Herding by a doubt that trusts confidence alike in all rows."
+    u_N = 1 + as_number(trust, 'trust', low=0, high=1)*margin_scores(view.need('p_N_C'))
+    rows = herding_rows(view.need('z_N_D'), view.need('z_L_D'), budget, u_N, seed=view.seed)
+    return view.ids[rows]
+
 def doubt_area(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
     budget:int, # Labels to buy, 1 to len(view)
 )->np.ndarray: # (budget,) dataset ids
     "Herding by doubt, where only the discriminator's area counts: from MaxHerding to UHerding."
-    z_N_D, p_N_C, z_L_D = (view.need(k) for k in ('z_N_D', 'p_N_C', 'z_L_D'))
-    trust = 1 - voice(tell_labelled(z_N_D, z_L_D, seed=view.seed).auc)**2
-    u_N = 1 + trust*margin_scores(p_N_C)
-    return view.ids[herding_rows(z_N_D, z_L_D, budget, u_N, seed=view.seed)]
+    z_N_D, z_L_D = (view.need(k) for k in ('z_N_D', 'z_L_D'))
+    D = tell_labelled(z_N_D, z_L_D, seed=view.seed)
+    return trusting(view, budget, 1 - voice(D.auc)**2)
 
-SAMPLERS['doubt_area'] = doubt_area
+def doubt_constant(
+    view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
+    budget:int, # Labels to buy, 1 to len(view)
+)->np.ndarray: # (budget,) dataset ids
+    "A control: the same without a discriminator, at all times with the trust that it has on average."
+    return trusting(view, budget, .9)
+
+SAMPLERS.update(doubt_area=doubt_area, doubt_constant=doubt_constant)
