@@ -78,6 +78,12 @@ PROTOCOLS = dict(
     mnist_balanced=replace(_mnist, init_balanced=True, max_labels=100),
     demo=replace(_fig2b, rounds=3, steps=150))
 
+_long = dict(steps=6400, decay=.2)
+PROTOCOLS |= dict(
+    long_2b=replace(_fig2b, budget=250, **_long),
+    long_2a=replace(PROTOCOLS['fig2a'], **_long),
+    long_4=replace(_fig4, **_long))
+
 _versus = 'random', 'm2_random', 'vaal', 'ta_vaal', 'm2_vaal', 'm2_vaal_no_adv'
 _on_kingma = ('kingma_random', 'kingma_least_confidence', 'kingma_entropy', 'algorithm_1',
               'algorithm_2')
@@ -88,7 +94,10 @@ LINEUPS = dict(
     fig4_large=_on_kingma,
     mnist=('random', 'margin', 'kingma_random', 'kingma_entropy', 'm2_random', 'm2_vaal_no_adv'),
     mnist_balanced=('random', 'kingma_random', 'm2_random'),
-    demo=('random', 'margin', 'vaal', 'm2_vaal', 'm2_vaal_no_adv'))
+    demo=('random', 'margin', 'vaal', 'm2_vaal', 'm2_vaal_no_adv'),
+    long_2b=('random', 'm2_random', 'margin', *_versus[2:]),
+    long_2a=('random', 'm2_random', 'm2_vaal_no_adv'),
+    long_4=_on_kingma)
 
 # %% ../nbs/05_experiments.ipynb #00aa01a8
 def add_sweep(

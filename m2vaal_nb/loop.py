@@ -63,6 +63,7 @@ class Protocol(Buying):
     warmup_steps:int=0 # Steps that train the VAE alone, before
     batch:int=64 # Labelled images in a step, and as many unlabelled ones
     lr:float=1e-3 # Learning rate of Adam, for all nets
+    decay:float=0. # Last part of the training in which the learning rate falls to 0, in [0, 1]
     weight_decay:float=0. # Decoupled weight decay of Adam, for all nets
     elbo:str='bernoulli' # Likelihood and scale of Eq. 5: bernoulli, gaussian or published
     beta:float=1. # β of Eq. 5; 1 is the true bound, except on the published scale
@@ -73,6 +74,9 @@ class Protocol(Buying):
     n_val:int=5000 # Training images kept for validation
 
     def __post_init__(self): vars(self).update(checked_protocol(self))
+    def rate(self, progress:float)->float:
+        "The learning rate after a part of the training: constant, then in a line towards 0."
+        return self.lr*min(1., (1 - progress)/self.decay) if self.decay else self.lr
     @classmethod
     def from_dict(cls, d:dict)->'Protocol':
         "A log's protocol; fields that it lacks, because it is older, have their defaults."
@@ -93,6 +97,7 @@ def checked_protocol(p:Protocol)->dict: # Its fields, as values of Python's own
         if name == 'rounds' and p.rounds is None: continue
         v[name] = as_int(v[name], name, low=int(name not in ('n_init', 'warmup_steps')))
     for name in WEIGHTS: v[name] = as_number(v[name], name, low=0)
+    v['decay'] = as_number(p.decay, 'decay', low=0, high=1)
     v['init_balanced'] = as_flag(p.init_balanced, 'init_balanced')
     v['init_classes'] = tuple(as_labels(p.init_classes, name='`init_classes`').tolist())
     if v['max_labels'] < v['n_init']:
@@ -286,6 +291,7 @@ def train(
         opts = [adam(own(phase), p) for phase in stage.phases]
         for step,batch in islice(feed, steps):
             if watch: watch(step, batch)
+            for opt in opts: opt.param_groups[0]['lr'] = p.rate(batch.progress)
             values = train_step(nets, stage, opts, p, terms, batch)
     return check_values(values)
 

@@ -6,7 +6,7 @@ from conftest import PAPERS_LEARNERS, PAPERS_METHODS
 from m2vaal_nb.foundations.chance import rng
 from m2vaal_nb.experiments import METHODS, protocol_for
 from m2vaal_nb.loop import Job, Training, adam, draw, fresh_nets, run, start_pool, train, train_round, train_step, view_pool
-from m2vaal_nb.losses import LEARNERS
+from m2vaal_nb.losses import LEARNERS, warmup
 from m2vaal_nb.losses import TERMS, elbo_terms
 from m2vaal_nb.models import NETS
 from m2vaal_nb.scale.lockstep import train_lockstep
@@ -41,6 +41,28 @@ def test_a_layout_changes_last_digits_only(name, pool, tiny):
     assert b['classifier'].conv2.weight.is_contiguous(memory_format=torch.channels_last)
     (_, together), = train_lockstep([Training(pool, replace(tiny, steps=5, learner=name, layout='channels_last'), 0, 0)])
     assert together == pytest.approx(values, rel=1e-3)
+
+@pytest.mark.parametrize('decay, warmup_steps', [(0., 0), (.2, 0), (.4, 3), (1., 0)])
+def test_the_rate_falls_as_a_scheduler_of_pytorchs_lets_it(decay, warmup_steps, pool, tiny):
+    "Against LambdaLR and a loop of our own; in lockstep it falls alike."
+    p = replace(tiny, steps=10, learner='vaal', decay=decay, warmup_steps=warmup_steps)
+    t = Training(pool, p, 0, 0)
+    seen, learner, d = [], t.learner, draw(t)
+    nets, (ours, losses) = fresh_nets(learner, t).train(), train_round(t)
+    terms = {**TERMS, **elbo_terms(p.elbo)}
+    feed = list(d.batches(pool.x, warmup_steps))
+    for stage,batches in ((warmup(learner), feed[:warmup_steps]), (learner, feed[warmup_steps:])):
+        opts = [adam([w for n in phase.trains for w in nets[n].parameters()], p) for phase in stage.phases]
+        after = p.steps - p.steps*decay
+        def falls(step): return 1. if step <= after or stage is not learner else (p.steps - step)/(p.steps*decay)
+        rates = [torch.optim.lr_scheduler.LambdaLR(opt, falls) for opt in opts]
+        for batch in batches:
+            train_step(nets, stage, opts, p, terms, batch)
+            for rate in rates: seen.append(rate.get_last_lr()[0]); rate.step()
+    for a,b in zip(ours.parameters(), nets.parameters()): torch.testing.assert_close(a, b)
+    (_, together), = train_lockstep([t])
+    assert together == pytest.approx(losses, rel=3e-3)
+    assert seen[0] == p.lr and (min(seen) < p.lr) == (decay > 0)
 
 @every
 def test_each_phase_moves_its_own_nets_only(name, pool, tiny):

@@ -57,7 +57,7 @@ CONTROLS = dict(
     doubt_density=('ours, densities for D', '#A0694B', ':'),
     discriminator_zy=("M2-VAAL's rule", '#A234B5', '-'),
     doubt_zy=("ours, D on [z, y']", '#F06292', '-'),
-    doubt_constant=('ours, constant trust', '#00838F', ':'))
+    doubt_constant=('ours, constant trust', '#556B2F', ':'))
 
 # %% ../../nbs/beyond/declared.ipynb #5c01e7f3
 def slug_of(
@@ -70,7 +70,7 @@ def slug_of(
 for sampler,(name,colour,line) in (STRATEGIES | SECOND | CONTROLS).items():
     METHODS[slug_of(sampler)] = Method(name, 'linear', sampler, colour, line)
 
-few = 'random', 'margin', 'badge', 'uherding', 'doubt_herding'
+few = 'random', 'margin', 'badge', 'uherding', 'doubt_herding', 'doubt_area'
 for name in [n for n in PROTOCOLS if n.startswith('learned_')]:
     lineup = (*STRATEGIES, *SECOND, *CONTROLS) if name in ('learned_2b', 'learned_4') else few
     LINEUPS[name] = tuple(map(slug_of, lineup))

@@ -20,7 +20,7 @@ from ..experiments import LINEUPS, METHODS, PROTOCOLS, Method, read_results
 from . import m1m2, propagation # add their learners
 from .contrast import Recipe
 from .representation import LEARNED, Learned, add_learned
-from .declared import STRATEGIES, few, slug_of
+from .declared import SECOND, STRATEGIES, few, slug_of
 
 # %% ../../nbs/beyond/one_factor.ipynb #of000007
 def long_tail(
@@ -75,7 +75,7 @@ PROTOCOLS.update(
 for learner in LEARNERS_HERE:
     PROTOCOLS[f'learned_4_{learner}'] = _4
     for sampler in few:
-        name, *style = STRATEGIES[sampler]
+        name, *style = (STRATEGIES | SECOND)[sampler]
         METHODS[slug_of(sampler, learner)] = Method(name, learner, sampler, *style)
 
 for name in [n for n in PROTOCOLS if n.startswith('learned_') and n not in LINEUPS]:

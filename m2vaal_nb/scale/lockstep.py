@@ -28,7 +28,7 @@ from ..loop import (
 from ..experiments import Engine, dataset
 
 # %% ../../nbs/scale/lockstep.ipynb #2cce00aa
-SAME = 'size', 'latent', 'steps', 'warmup_steps', 'batch', 'lr', 'weight_decay', 'elbo'
+SAME = 'size', 'latent', 'steps', 'warmup_steps', 'batch', 'lr', 'decay', 'weight_decay', 'elbo'
 
 def lockstep_key(
     p:Protocol, # Protocol of a run
@@ -165,7 +165,9 @@ def train_lockstep(
         for i in islice(feed, steps):
             ids_L, y_L, ids_U, eps = (v[i] for v in fed.values())
             L, U = (pixels(x_N[ids_L]), eps[:, 0], y_L), (pixels(x_N[ids_U]), eps[:, 1])
-            values = step_lockstep(stacked, phases, L, U, max(0, i-p.warmup_steps)/p.steps)
+            progress = max(0, i-p.warmup_steps)/p.steps
+            for *_, opt in phases: opt.param_groups[0]['lr'] = p.rate(progress)
+            values = step_lockstep(stacked, phases, L, U, progress)
     runs = enumerate(zip(trainings, all_nets))
     return [outcome(unstacked, t, own, stacked, values, r) for r,(t,own) in runs]
 
