@@ -25,7 +25,8 @@ from .foundations.files import check_folder
 from .foundations.inputs import (
     as_flag, as_images, as_int, as_labels, as_name, as_number, as_scores)
 from .foundations.log import only_writer, read_log, write_line
-from .foundations.machine import one_thread, pick_device, provenance, warn_if_moved
+from .foundations.machine import (
+    PRECISIONS, in_bfloat16, one_thread, pick_device, provenance, warn_if_moved)
 from .data import (
     DATASETS, Dataset, Pool, PoolView, as_inputs, initial_ids, load_dataset, lookup, split_ids)
 from .models import Batch, Images, LAYOUTS, SIZES, encode, make_nets, score_codes
@@ -58,6 +59,7 @@ class Protocol(Buying):
     sampler:str='random' # Name of what chooses
     size:str='small' # Width of the nets: small or large
     layout:str='contiguous' # How convolutions lie in memory: contiguous or channels_last
+    precision:str='float32' # What nets multiply: float32 or bfloat16
     latent:int=32 # Dimensions of the latent space
     steps:int=400 # Training steps in a round, after the warm-up; our choice, the paper gives none
     warmup_steps:int=0 # Steps that train the VAE alone, before
@@ -84,7 +86,7 @@ class Protocol(Buying):
 
 # %% ../nbs/04_loop.ipynb #c5005974
 CHOICES = dict(dataset=DATASETS, learner=LEARNERS, sampler=SAMPLERS, size=SIZES,
-               layout=LAYOUTS, elbo=ELBO, space=('z', 'zy'))
+               layout=LAYOUTS, precision=PRECISIONS, elbo=ELBO, space=('z', 'zy'))
 COUNTS = ('n_init', 'budget', 'max_labels', 'rounds', 'latent', 'steps', 'warmup_steps', 'batch',
           'n_val')
 WEIGHTS = 'lr', 'weight_decay', 'beta', 'lam', 'alpha', 'eta'
@@ -218,6 +220,8 @@ def fresh_nets(
     n_classes, shape = len(pool.classes), tuple(pool.x.shape[1:])
     n_extra = n_classes if learner.n_extra == 'classes' else learner.n_extra
     nets = make_nets(learner.nets, shape, n_classes, n_extra, p.size, p.latent, t.seed, t.round)
+    if p.precision == 'bfloat16':
+        for net in nets.values(): in_bfloat16(net)
     return nets.to(pool.x.device, memory_format=LAYOUTS[p.layout])
 
 # %% ../nbs/04_loop.ipynb #811219da

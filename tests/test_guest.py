@@ -139,13 +139,16 @@ def test_chances_where_all_gradients_are_equal():
     rows, u = worth(view, s.badge, 5)
     for i in range(5): np.testing.assert_allclose(u[i][~np.isnan(u[i])], 1/5 if i == 0 else 1/(5 - i))
 
-@pytest.mark.parametrize('name', ['probcover', 'max_herding', 'uherding', 'doubt_herding'])
+@pytest.mark.parametrize('name', ['probcover', 'max_herding', 'uherding', 'doubt_herding', 'doubt_area'])
 @seeds
 def test_gains_by_brute_force(name, seed):
     view = view_of_pool(seed)
     rows, u = worth(view, SAMPLERS[name])
-    terms = s.COVERS[name](view) if name != 'doubt_herding' else dict(kernel=gauss, width=SIGMA,
-        weight_U=doubt_weights(view.z_N_D, view.p_N_C, view.z_L_D, view.seed, guests.tell_labelled))
+    D = guests.tell_labelled(view.z_N_D, view.z_L_D, seed=view.seed)
+    first, second = view.p_N_C.topk(2).values.T
+    weights = dict(doubt_area=1 - (1 - max(0, 2*D.auc - 1)**2)*(first - second),
+                   doubt_herding=doubt_weights(view.z_N_D, view.p_N_C, view.z_L_D, view.seed, guests.tell_labelled))
+    terms = s.COVERS[name](view) if name not in weights else dict(kernel=gauss, width=SIGMA, weight_U=weights[name])
     z, weight = view.z_N_D.double(), torch.as_tensor(terms.get('weight_U', np.ones(len(view)))).double()
     def k(a): return terms['kernel']((torch.cdist(z, a, compute_mode='donot_use_mm_for_euclid_dist')/terms['width'])**2)
     most = k(view.z_L_D.double()).amax(1) if len(view.z_L_D) else torch.zeros(len(z)).double()

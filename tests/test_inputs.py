@@ -263,7 +263,7 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
         'beyond.feature_learners.Model.predict', 'beyond.propagation.Propagated', 'beyond.propagation.as_matrix', 'beyond.m1m2.M2', 'beyond.m1m2.M2.',
         'beyond.m1m2.class_cost', 'beyond.m1m2.train_m2', 'beyond.m1m2.Guess', 'beyond.doubt_herding.Shuffled', 'beyond.doubt_herding.DensityRatio',
         'beyond.cover.pieces', 'beyond.cover.Rows', 'beyond.cover.nearest', 'beyond.cover.checked', 'beyond.cover.greedy', 'beyond.cover.drawn',
-        'beyond.cover.cover_of', 'beyond.cover.to_cover', 'beyond.doubt_herding.doubt_weights', 'beyond.guests.', 'beyond.strategies.neighbour_distances', 'beyond.strategies.Centres', 'beyond.strategies.sweep', 'beyond.strategies.Gradients', 'beyond.strategies.k_means',
+        'beyond.cover.cover_of', 'beyond.cover.to_cover', 'beyond.doubt_herding.doubt_weights', 'beyond.doubt_herding.herd', 'beyond.guests.', 'beyond.strategies.neighbour_distances', 'beyond.strategies.Centres', 'beyond.strategies.sweep', 'beyond.strategies.Gradients', 'beyond.strategies.k_means',
         'beyond.strategies.typical_first', 'beyond.strategies.typical_of_clusters', 'beyond.strategies.pure_delta',
         'beyond.strategies_speed.made_up_features', 'beyond.strategies_speed.rivals', 'beyond.strategies_speed.measured',
         'beyond.strategies_speed.side_by_side', 'beyond.strategies_speed.compare_speed'),
@@ -382,9 +382,9 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'beyond.cover.covering': (lambda: dict(view=toy().view, covers=importlib.import_module('m2vaal_nb.beyond.cover').alike),),
     'beyond.cover.cover_gains': (lambda: dict(weight_U=None, width=1., kernel=importlib.import_module('m2vaal_nb.beyond.cover').gauss), {}, {'z_L_D': any_rows, 'z_U_D': any_rows, 'picks': {'fewer rows'}}),
     **{f'beyond.{name}': (lambda: dict(view=toy().view),) for name in ('doubt_herding.doubt_herding', 'doubt_herding.doubt_shuffled',
-        'doubt_herding.doubt_density', 'doubt_herding.discriminator_zy', 'doubt_herding.doubt_zy', 'doubt_herding.doubt_area', 'doubt_herding.doubt_constant', 'strategies.coreset', 'strategies.badge', 'strategies.typiclust', 'strategies.probcover',
+        'doubt_herding.doubt_density', 'doubt_herding.discriminator_zy', 'doubt_herding.doubt_zy', 'doubt_herding.doubt_area', 'doubt_herding.doubt_constant', 'doubt_herding.view_doubt', 'doubt_herding.area_doubt', 'strategies.coreset', 'strategies.badge', 'strategies.typiclust', 'strategies.probcover',
         'strategies.max_herding', 'strategies.uherding', 'strategies.power_margin', 'strategies.cluster_margin')},
-    'beyond.doubt_herding.trusting': (lambda: dict(view=toy().view, trust=.5),),
+    'beyond.doubt_herding.even_doubt': (lambda: dict(view=toy().view, trust=.5),),
     'interop.tensorboard.Watch': (lambda tmp: dict(folder=tmp),),
 }
 

@@ -5,7 +5,7 @@ import numpy as np, pytest, torch
 from conftest import PAPERS_LEARNERS, PAPERS_METHODS
 from m2vaal_nb.foundations.chance import rng
 from m2vaal_nb.experiments import METHODS, protocol_for
-from m2vaal_nb.loop import Job, Training, adam, draw, fresh_nets, run, start_pool, train, train_round, train_step, view_pool
+from m2vaal_nb.loop import Job, Training, adam, draw, fresh_nets, predict, run, start_pool, train, train_round, train_step, view_pool
 from m2vaal_nb.losses import LEARNERS, warmup
 from m2vaal_nb.losses import TERMS, elbo_terms
 from m2vaal_nb.models import NETS
@@ -63,6 +63,17 @@ def test_the_rate_falls_as_a_scheduler_of_pytorchs_lets_it(decay, warmup_steps, 
     (_, together), = train_lockstep([t])
     assert together == pytest.approx(losses, rel=3e-3)
     assert seen[0] == p.lr and (min(seen) < p.lr) == (decay > 0)
+
+@every
+def test_bfloat16_rounds_products_and_nothing_else(name, pool, tiny):
+    "Alone and in lockstep; weights, answers and losses stay in float32, and it gives the same again."
+    def trained(precision): return train_round(Training(pool, replace(tiny, steps=5, learner=name, precision=precision), 0, 0))
+    (a, values), (b, others), (c, _) = map(trained, ('float32', 'bfloat16', 'bfloat16'))
+    assert others == pytest.approx(values, rel=.05, abs=.002) and others != values
+    assert all(torch.equal(v, weights(c)[n]) for n,v in weights(b).items())
+    assert {w.dtype for w in b.parameters()} == {torch.float32} == {v.dtype for v in predict(b, LEARNERS[name], pool.x[:9]).values()}
+    (_, together), = train_lockstep([Training(pool, replace(tiny, steps=5, learner=name, precision='bfloat16'), 0, 0)])
+    assert together == pytest.approx(others, rel=.05, abs=.002)
 
 @every
 def test_each_phase_moves_its_own_nets_only(name, pool, tiny):

@@ -44,3 +44,27 @@ DOORS = {
 def test_nets_compute_on_one_thread(door, request, seen):
     DOORS[door](request.getfixturevalue)
     assert set(seen) == {1} and torch.get_num_threads() == 3
+
+def test_logistic_regressions_and_k_means_compute_on_one_thread(monkeypatch):
+    "NumPy's, SciPy's and scikit-learn's pools too; the caller has as many as before."
+    import sklearn.cluster, sklearn.linear_model
+    from threadpoolctl import threadpool_info, threadpool_limits
+    from m2vaal_nb.beyond.feature_learners import fit_head, tell_labelled
+    from m2vaal_nb.beyond.strategies import k_means
+    found = []
+    def watch(cls):
+        fit = cls.fit
+        def watched(self, *args, **kw):
+            found.append({pool['num_threads'] for pool in threadpool_info()})
+            return fit(self, *args, **kw)
+        monkeypatch.setattr(cls, 'fit', watched)
+    watch(sklearn.linear_model.LogisticRegression)
+    watch(sklearn.cluster.MiniBatchKMeans)
+    z = torch.nn.functional.normalize(torch.randn(60, 8, generator=torch.Generator().manual_seed(0)))
+    with threadpool_limits(3):
+        before = [pool['num_threads'] for pool in threadpool_info()]
+        fit_head(z, np.arange(60) % 3, 3)
+        tell_labelled(z, z[:20])
+        k_means(z, z[:20], 4, 0)
+        assert [pool['num_threads'] for pool in threadpool_info()] == before and 3 in before
+    assert len(found) >= 4 and all(pools == {1} for pools in found)

@@ -55,7 +55,7 @@ def _of_scikit_learn(h_L_D, y_L, C, n_seen): # (D, S) weights, (S,) biases
         from sklearn.linear_model import LogisticRegression
     narrow = h_L_D.shape[1] < 256                             # above, Newton's matrix costs more than it saves
     solver = 'newton-cholesky' if n_seen == 2 and narrow else 'lbfgs'
-    with warnings.catch_warnings():                           # few labels of many classes are as they should be
+    with one_thread(), warnings.catch_warnings():             # few labels of many classes are as they should be
         warnings.filterwarnings('ignore', 'The number of unique classes')
         fitted = LogisticRegression(C=C, solver=solver, max_iter=1000).fit(h_L_D.numpy(), y_L)
     w, b = torch.tensor(fitted.coef_.T), torch.tensor(fitted.intercept_)

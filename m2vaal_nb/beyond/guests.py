@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GAINS', 'distances', 'distances_at_picks', 'chances_at_picks', 'typicalities_at_picks', 'noise_at_picks',
-           'cover_at_picks', 'doubt_at_picks']
+           'cover_at_picks', 'doubt_at_picks', 'area_at_picks']
 
 # %% ../../nbs/beyond/guests.ipynb #5e0a1e03
 from itertools import repeat
@@ -20,7 +20,7 @@ from .strategies import (
     CLUSTERS, COVERS, CROWD, Gradients, badge, coreset, k_means, neighbour_distances,
     noisy_margins, power_margin, typiclust)
 from .feature_learners import tell_labelled
-from .doubt_herding import doubt_herding, doubt_weights
+from .doubt_herding import area_doubt, doubt_area, doubt_herding, view_doubt
 from ..samplers import SAMPLERS
 
 # %% ../../nbs/beyond/guests.ipynb #5e0a1e06
@@ -100,9 +100,16 @@ def doubt_at_picks(
     tell=tell_labelled, # (z_U, z_L, seed) -> discriminator that knows its area under the ROC curve
 ): # Yields B times (N,)
     "Doubt herding: how much more of the doubtful part of the pool a row would stand for."
-    z_N_D, p_N_C, z_L_D = (view.need(k) for k in ('z_N_D', 'p_N_C', 'z_L_D'))
-    weight_N = doubt_weights(z_N_D, p_N_C, z_L_D, view.seed, tell)
-    return cover_gains(rows, z_N_D, z_L_D, gauss, sigma, weight_N, seed=view.seed)
+    z_N_D, z_L_D = view.need('z_N_D'), view.need('z_L_D')
+    return cover_gains(rows, z_N_D, z_L_D, gauss, sigma, view_doubt(view, tell), seed=view.seed)
+
+def area_at_picks(
+    view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
+    rows:np.ndarray, # (B,) picked rows, in order
+): # Yields B times (N,)
+    "Doubt by area: the same, with its weights."
+    z_N_D, z_L_D = view.need('z_N_D'), view.need('z_L_D')
+    return cover_gains(rows, z_N_D, z_L_D, gauss, SIGMA, area_doubt(view), seed=view.seed)
 
 GAINS |= {SAMPLERS[name]: cover_at_picks(covers) for name,covers in COVERS.items()}
-GAINS[doubt_herding] = doubt_at_picks
+GAINS |= {doubt_herding: doubt_at_picks, doubt_area: area_at_picks}

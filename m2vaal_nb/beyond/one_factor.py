@@ -91,13 +91,14 @@ FACTORS = dict( # Experiment -> what is different
     learned_4_10='10 a query, 4', learned_0='from nothing, 4', learned_4_balanced='balanced start, 4',
     learned_4_noisy='a tenth of the labels wrong, 4', learned_4_tail='long tail, 4', learned_4_mnist='MNIST, 4',
     learned_4_propagation='propagation, 4', learned_4_m1m2='M1+M2, 4', learned_4_m1m2_graph='M1+M2 with graph, 4')
-RIVALS = tuple(s for s in few if s != 'doubt_herding')
+RIVALS = 'random', 'margin', 'badge', 'uherding'
 FACTOR_SEEDS = range(100, 120)
 
 def one_factor(
     results:str|Path, # Folder with a folder of logs for each experiment
+    rule:str='doubt_herding', # Sampler that is compared, one of ours
 )->pd.DataFrame: # A row an experiment and rival: difference, low, high in points of area; n pairs
-    "Doubt herding against four strategies, wherever both have been run."
+    "One of our rules against four strategies, wherever both have been run."
     from m2vaal_nb.paper.claims import finished
     from m2vaal_nb.paper.statistics import areas, compare
     rows = []
@@ -107,8 +108,8 @@ def one_factor(
         runs = runs[runs.seed.isin(FACTOR_SEEDS)]
         if runs.empty: continue
         area = areas(runs)
-        ours = next(m for m in LINEUPS[name] if m.endswith('_doubt_herding'))
-        for rival in RIVALS:
-            found = compare(area, ours, ours.replace('doubt_herding', rival))
+        ours = next(m for m in LINEUPS[name] if m.endswith(f'_{rule}'))
+        for rival in RIVALS if ours in area else ():
+            found = compare(area, ours, ours.replace(rule, rival))
             if found['n'] > 1: rows.append(dict(factor=what, against=STRATEGIES[rival][0], **found))
     return pd.DataFrame(rows).set_index(['factor', 'against']).drop(columns=['p', 'resolves'])

@@ -174,12 +174,11 @@ def k_means(
     "Cluster all rows, by centres that a part of them has taught."
     with asking_for('scikit-learn', 'k-means'):
         from sklearn.cluster import MiniBatchKMeans # here: it takes a second to import
-        from threadpoolctl import threadpool_limits
     rows, g = Rows(z_U_D), np.random.default_rng(check_seed(seed))
     def some(z): return rows(z[g.permutation(len(z))[:FIT]])
     taught = torch.cat([some(z_L_D), some(z_U_D)])
     model = MiniBatchKMeans(n_clusters, n_init=1, random_state=check_seed(seed) % 2**32, compute_labels=False)
-    with threadpool_limits(1): model.fit(taught.numpy())
+    with one_thread(): model.fit(taught.numpy())
     centres = torch.from_numpy(model.cluster_centers_)
     def cluster(z):
         cut = pieces(len(z), n_clusters)

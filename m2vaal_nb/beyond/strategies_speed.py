@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
 
 from ..foundations.files import write_whole
 from ..foundations.inputs import as_budget, as_int, as_name
@@ -81,7 +80,7 @@ def measured(
     if peak.exists(): peak.write_text('5') # the peak begins anew
     before = memory('VmRSS') if peak.exists() else np.nan
     started = time.perf_counter()
-    with one_thread(), threadpool_limits(1): picks = call()
+    with one_thread(): picks = call()
     seconds = time.perf_counter() - started
     extra = memory('VmHWM') - before if peak.exists() else np.nan
     return picks.tolist(), seconds, extra/1e6

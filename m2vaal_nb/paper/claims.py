@@ -29,7 +29,7 @@ def finished(
     return runs[reached == furthest]
 
 # %% ../../nbs/paper/claims.ipynb #964b7402
-EXPERIMENTS = 'fig2a', 'fig2b', 'fig4', 'fig4_large', 'mnist', 'mnist_balanced'
+EXPERIMENTS = 'fig2a', 'fig2b', 'fig4', 'fig4_large', 'mnist', 'mnist_balanced', 'long_2b', 'long_2a', 'long_4'
 SWEEPS = 'longer', 'longer_2a', 'sensitivity'
 MEASUREMENTS = 'gradients', 'fig3', 'latents'
 

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..foundations.machine import in_bfloat16
 from ..models import CONV, Deconv
 from ..losses import LEARNERS, reconstruction
 from .training_step import Kernels, Stepper, fastest, turns
@@ -241,7 +242,10 @@ ATTEMPTS = {
     'one function for the loss': one_loss,
     'first convolution as a product': partial(
         swap, old=nn.Conv2d, new=Unfolded, only=lambda net: net.in_channels == 1),
-    'last patches by a product': partial(swap, old=Deconv, new=Products)}
+    'last patches by a product': partial(swap, old=Deconv, new=Products),
+    'bfloat16': lambda step: [in_bfloat16(net) for net in step.nets.values()],
+    'bfloat16, channels-last': lambda step: [
+        in_bfloat16(net.to(memory_format=torch.channels_last)) for net in step.nets.values()]}
 
 def bench_attempts(
     repeats:int=60, # Steps of each
@@ -250,6 +254,7 @@ def bench_attempts(
     "The step changed in one way, in turns with the step as it is, in the core's time of this process."
     attempts = {'as it is': lambda step: None, **ATTEMPTS}
     if not torch.backends.mkldnn.is_available(): del attempts['linear layers through oneDNN']
+    if not has_bfloat16(): attempts = {k: v for k,v in attempts.items() if 'bfloat16' not in k}
     steps = [Stepper(LEARNERS[learner]) for _ in attempts]
     for step,change in zip(steps, attempts.values()): change(step)
     times = turns(*steps, repeats=repeats, warm=3, clock=time.process_time)

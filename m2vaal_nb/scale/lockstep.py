@@ -28,7 +28,7 @@ from ..loop import (
 from ..experiments import Engine, dataset
 
 # %% ../../nbs/scale/lockstep.ipynb #2cce00aa
-SAME = 'size', 'latent', 'steps', 'warmup_steps', 'batch', 'lr', 'decay', 'weight_decay', 'elbo'
+SAME = 'size', 'precision', 'latent', 'steps', 'warmup_steps', 'batch', 'lr', 'decay', 'weight_decay', 'elbo'
 
 def lockstep_key(
     p:Protocol, # Protocol of a run
