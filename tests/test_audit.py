@@ -20,7 +20,7 @@ from m2vaal_nb.own_images.query import known_pool
 from m2vaal_nb.own_images.report import (
     MOST, SAME, as_vectors, confusions, findings, is_report, most_alike, owners, page, same_from, usual_gap, write_report)
 
-LINEAR = 'linear_doubt_herding'
+LINEAR = 'linear_doubt_area'
 
 def blobs(n=120, labelled=60, seed=0, classes='abc'):
     "Points of three classes on a sphere, some of them labelled; all labels."
@@ -415,7 +415,7 @@ def test_a_page_can_be_read():
     text = ' '.join(read.texts)
     for says in ('60 of 120 images are labelled', 'Accuracy ', 'When to stop', 'Does choosing help here?', 'drawn at random, to measure',
                  'most like it', 'stands for', 'Nearly the same as another', 'may be wrong',
-                 '20 images: 4 drawn at random, the others chosen by linear_doubt_herding.', 'doubt 0.'): assert says in text
+                 '20 images: 4 drawn at random, the others chosen by linear_doubt_area.', 'doubt 0.'): assert says in text
     assert read.tags.count('img') >= 20 and 'predicted' not in text.split('drawn at random, to measure')[1]
 
 def test_no_name_does_harm():

@@ -121,7 +121,7 @@ def test_an_order_from_the_first_question_on(h, tmp_path):
     assert np.mean(right) > .9
 
 @pytest.mark.parametrize('ahead', [1, 5, 53, 54, 55, 59, 60, 61, 1000])
-@pytest.mark.parametrize('method', ['linear_doubt_herding', 'linear_margin', 'linear_random', 'linear_coreset'])
+@pytest.mark.parametrize('method', ['linear_doubt_area', 'linear_doubt_herding', 'linear_margin', 'linear_coreset'])
 @pytest.mark.parametrize('n', [0, 6])
 def test_the_order_begins_with_what_is_picked(h, ahead, method, n):
     y_N = np.where(np.arange(N) < n, TRUTH, -1)

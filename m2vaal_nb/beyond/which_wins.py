@@ -15,7 +15,7 @@ import pandas as pd
 from ..experiments import METHODS, read_results
 from ..paper.claims import finished
 from ..paper.statistics import areas
-from .declared import OURS, SEEDS, slug_of
+from .declared import DEFAULT, OURS, SEEDS, slug_of
 
 # %% ../../nbs/beyond/which_wins.ipynb #e6552dd3
 def read_evidence(
@@ -72,14 +72,16 @@ def beside_pixels(
     runs:dict, # Experiment on features -> table of its rounds
     results:str|Path, # Folder with a folder of logs for each experiment
 )->pd.DataFrame: # A row an experiment and kind; area in percent
-    "The best method on pixels, and two on features."
+    "The best method on pixels, and three on features."
     rows = []
     for learned,pixels,upto in (('learned_2b', 'fig2b', 2000), ('learned_4', 'fig4', 300)):
         on_pixels = 100*areas(finished(read_results(Path(results)/pixels)), upto)
         on_features = 100*areas(runs[learned], upto)
         best = on_pixels.mean().idxmax()
-        for what,area in ((f'{METHODS[best].name}, pixels (the best there)', on_pixels[best]),
-                          ('random, features', on_features[slug_of('random')]),
-                          ('doubt herding, features', on_features[OURS])):
+        found = {f'{METHODS[best].name}, pixels (the best there)': on_pixels[best],
+                 'random, features': on_features[slug_of('random')],
+                 'doubt herding, features': on_features[OURS],
+                 'doubt by area, features': on_features[DEFAULT]}
+        for what,area in found.items():
             rows.append(dict(start=pixels, what=what, area=area.mean(), sd=area.std(), seeds=area.count()))
     return pd.DataFrame(rows).set_index(['start', 'what'])

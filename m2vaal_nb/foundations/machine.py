@@ -45,7 +45,7 @@ def one_of_each_pool():
 # %% ../../nbs/foundations/machine.ipynb #249dd6fb
 @contextmanager
 def one_thread():
-    """PyTorch and NumPy compute on one thread meanwhile, and then on as many as before. Also a decorator: `@one_thread()`.
+    """PyTorch and NumPy compute on one thread meanwhile, then on as many as before. A decorator too: `@one_thread()`.
     Not for threads of Python's that enter and leave in turn: the number is the whole process's."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

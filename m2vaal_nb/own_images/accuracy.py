@@ -56,7 +56,7 @@ def label_folds(
 # %% ../../nbs/own_images/accuracy.ipynb #191c05bb
 def cross_validate(
     pool:Pool, # Images, and the labels that are known
-    method:str|None=None, # Slug of a method; by default margin on images, linear_doubt_herding on features
+    method:str|None=None, # Slug of a method; by default margin on images, linear_doubt_area on features
     folds:int=3, # 2 to half of the labels
     seed:int=0, # Run seed; fixes the folds too
     **changes, # Fields of the protocol

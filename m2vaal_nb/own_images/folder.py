@@ -123,7 +123,7 @@ def check_out(
 class Query:
     "What is asked for."
     budget:int=20 # Images to choose
-    method:str|None=None # Slug of a method; by default margin on images, linear_doubt_herding on embeddings
+    method:str|None=None # Slug of a method; by default margin on images, linear_doubt_area on embeddings
     seed:int=0 # Run seed
     changes:dict|None=None # Fields of the protocol
     out:str|Path='next.csv' # The choice
@@ -302,7 +302,7 @@ def query_folder(
     images:str|Path|None=None, # A folder of images; may be left out where there are embeddings
     labels=(), # A CSV, an export of Label Studio, 'folders' for the names of subfolders, or a list of these
     budget:int=20, # Images to choose; all without a label where these are fewer
-    method:str|None=None, # Slug of a method; by default margin on images, linear_doubt_herding on embeddings
+    method:str|None=None, # Slug of a method; by default margin on images, linear_doubt_area on embeddings
     out:str|Path='next.csv', # The choice, with an empty column for labels
     label_studio:str|Path|None=None, # The same as JSON for Label Studio, and beside it its labelling interface (.xml)
     classes=(), # Class names; by default those of the labels

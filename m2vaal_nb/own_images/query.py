@@ -22,7 +22,7 @@ from ..samplers import SAMPLERS, scores_at_picks
 from ..loop import Protocol, Training, draw, fresh_nets, train, view_pool
 from ..experiments import METHODS, protocol_for
 from ..scale.own_sampler import take_method
-from ..beyond.declared import OURS, STRATEGIES, slug_of # and with them the methods on features
+from ..beyond.declared import DEFAULT, SECOND, STRATEGIES, slug_of # and with them the methods on features
 
 # %% ../../nbs/own_images/query.ipynb #4855d36a
 def known_pool(
@@ -52,10 +52,10 @@ def method_for(
     features:bool, # Are there features? Else images
 )->str: # Slug
     "A method that can read what there is; `ValueError` when it reads the other."
-    if method is None: return OURS if features else 'margin'
+    if method is None: return DEFAULT if features else 'margin'
     method = take_method(method, 'linear' if features else 'm2_vaal_no_adv')
     if reads_features(method) == features: return method
-    if features: reads, there, others = 'images', 'features', map(slug_of, STRATEGIES)
+    if features: reads, there, others = 'images', 'features', map(slug_of, STRATEGIES | SECOND)
     else: reads, there, others = 'features', 'images', (m for m in offered(METHODS) if not reads_features(m))
     raise ValueError(f"The method {method} reads {reads}, not {there}: choose one of {', '.join(others)}.")
 
@@ -169,7 +169,7 @@ def picked(
 def next_images(
     pool:Pool, # Images, and the labels that are known
     budget:int, # Images to choose, at least 1; all that are left, with a warning, where it is larger
-    method:str|None=None, # Slug of a method; by default margin on images, linear_doubt_herding on features
+    method:str|None=None, # Slug of a method; by default margin on images, linear_doubt_area on features
     seed:int=0, # Run seed
     **changes, # Fields of the protocol, such as steps=800
 )->pd.DataFrame: # Columns id, predicted, probability, score as picked; empty where nothing is known

@@ -26,7 +26,7 @@ from ..loop import Protocol, predict
 from ..experiments import protocol_for
 from ..interop.label_studio import decide
 from ..interop.label_studio_ml import Answer, Control, prediction
-from ..beyond.declared import OURS
+from ..beyond.declared import DEFAULT
 from .query import at_random, first_images, known_pool, method_for, trained, view_blocks
 
 # %% ../../nbs/own_images/relearn.ipynb #220e9efb
@@ -110,7 +110,7 @@ class Ranked:
 @dataclass(frozen=True)
 class Choosing:
     "How to learn from labels and to choose what is next."
-    method:str=OURS # Slug of a method on features
+    method:str=DEFAULT # Slug of a method on features
     ahead:int=100 # Images that the sampler picks; those behind them are ordered by margin, or without a label at random
     seed:int=0 # Run seed
 

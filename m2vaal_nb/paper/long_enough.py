@@ -6,7 +6,7 @@
 __all__ = ['LENGTHS', 'VALIDATED', 'by_length', 'side_by_side', 'validation_loss', 'validation_batch', 'validation_curve',
            'probe_validation', 'converged']
 
-# %% ../../nbs/paper/long_enough.ipynb #aeb4a425
+# %% ../../nbs/paper/long_enough.ipynb #3d93a1d2
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from .claims import judge
 from .revisit import logs_of, rewind, tabulate
 from .statistics import areas
 
-# %% ../../nbs/paper/long_enough.ipynb #57402f83
+# %% ../../nbs/paper/long_enough.ipynb #93ead37e
 def by_length(
     half:pd.DataFrame, # Rounds of runs that train for half a pass
     seven:pd.DataFrame, # Rounds of runs that train for seven
@@ -36,7 +36,7 @@ def by_length(
     seeds = {'seeds, half': short.count(), 'seeds, seven': long.count()}
     return table.assign(**seeds).sort_values('seven passes', ascending=False)
 
-# %% ../../nbs/paper/long_enough.ipynb #25d1ac26
+# %% ../../nbs/paper/long_enough.ipynb #b42f7a7b
 LENGTHS = dict(fig2b='long_2b', fig2a='long_2a', fig4='long_4')
 
 def side_by_side(
@@ -50,7 +50,7 @@ def side_by_side(
     found = found.assign(**{'seven passes': seven.verdict, 'evidence after seven': seven.evidence})
     return found[seven.evidence != nothing.evidence]
 
-# %% ../../nbs/paper/long_enough.ipynb #8c7510fe
+# %% ../../nbs/paper/long_enough.ipynb #aecda68a
 VALIDATED = 'classification', 'reconstruction', 'marginal_reconstruction', 'kl', 'class_prior'
 
 @torch.no_grad()
@@ -97,7 +97,7 @@ def validation_curve(
     row = dict(method=Path(path).stem.rpartition('-')[0], seed=t.seed, n_labelled=len(t.pool.labelled))
     return [row | dict(step=step, loss=loss) for step,loss in losses.items()]
 
-# %% ../../nbs/paper/long_enough.ipynb #24a90231
+# %% ../../nbs/paper/long_enough.ipynb #4e4a37c4
 def probe_validation(
     results:str|Path, # Folder with the logs of long_2b and long_4; the table goes there
     say:Callable=print, # Function that is told of every training
@@ -106,7 +106,8 @@ def probe_validation(
     learned = [('long_2b', m) for m in ('random', 'vaal', 'ta_vaal', 'm2_vaal', 'm2_random')]
     if any((Path(results)/'long_4').glob('kingma_random-*')): learned.append(('long_4', 'kingma_random'))
     logs = [logs_of(results, *one)[0] for one in learned]
-    return tabulate(results, 'validation', [(log, r) for log in logs for r in (0, len(read_log(log)) - 1)], validation_curve, say)
+    trainings = [(log, r) for log in logs for r in (0, len(read_log(log)) - 1)]
+    return tabulate(results, 'validation', trainings, validation_curve, say)
 
 def converged(
     curve:pd.DataFrame, # Looks at one training: step, loss
