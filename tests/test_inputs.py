@@ -263,7 +263,7 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
         'beyond.feature_learners.Model.predict', 'beyond.propagation.Propagated', 'beyond.propagation.as_matrix', 'beyond.m1m2.M2', 'beyond.m1m2.M2.',
         'beyond.m1m2.class_cost', 'beyond.m1m2.train_m2', 'beyond.m1m2.Guess', 'beyond.doubt_herding.Shuffled', 'beyond.doubt_herding.DensityRatio',
         'beyond.cover.pieces', 'beyond.cover.Rows', 'beyond.cover.nearest', 'beyond.cover.checked', 'beyond.cover.greedy', 'beyond.cover.drawn',
-        'beyond.cover.cover_of', 'beyond.cover.to_cover', 'beyond.doubt_herding.doubt_weights', 'beyond.doubt_herding.herd', 'beyond.guests.', 'beyond.strategies.neighbour_distances', 'beyond.strategies.Centres', 'beyond.strategies.sweep', 'beyond.strategies.Gradients', 'beyond.strategies.k_means',
+        'beyond.cover.cover_of', 'beyond.cover.to_cover', 'beyond.doubt_herding.doubt_weights', 'beyond.guests.', 'beyond.strategies.neighbour_distances', 'beyond.strategies.Centres', 'beyond.strategies.sweep', 'beyond.strategies.Gradients', 'beyond.strategies.k_means',
         'beyond.strategies.typical_first', 'beyond.strategies.typical_of_clusters', 'beyond.strategies.pure_delta',
         'beyond.strategies_speed.made_up_features', 'beyond.strategies_speed.rivals', 'beyond.strategies_speed.measured',
         'beyond.strategies_speed.side_by_side', 'beyond.strategies_speed.compare_speed'),
