@@ -59,7 +59,7 @@ class Protocol(Buying):
     sampler:str='random' # Name of what chooses
     size:str='small' # Width of the nets: small or large
     layout:str='contiguous' # How convolutions lie in memory: contiguous or channels_last
-    precision:str='float32' # What nets multiply: float32 or bfloat16
+    precision:str='float32' # What nets multiply in training: float32 or bfloat16
     latent:int=32 # Dimensions of the latent space
     steps:int=400 # Training steps in a round, after the warm-up; our choice, the paper gives none
     warmup_steps:int=0 # Steps that train the VAE alone, before
@@ -220,8 +220,6 @@ def fresh_nets(
     n_classes, shape = len(pool.classes), tuple(pool.x.shape[1:])
     n_extra = n_classes if learner.n_extra == 'classes' else learner.n_extra
     nets = make_nets(learner.nets, shape, n_classes, n_extra, p.size, p.latent, t.seed, t.round)
-    if p.precision == 'bfloat16':
-        for net in nets.values(): in_bfloat16(net)
     return nets.to(pool.x.device, memory_format=LAYOUTS[p.layout])
 
 # %% ../nbs/04_loop.ipynb #811219da
@@ -289,6 +287,7 @@ def train(
     terms = {**TERMS, **elbo_terms(p.elbo)}
     feed = enumerate(d.batches(x_N, p.warmup_steps))
     nets.train()
+    asked = nets if p.precision == 'float32' else {n: in_bfloat16(net, x_N.device.type) for n,net in nets.items()}
     for stage,steps in ((warmup(learner), p.warmup_steps), (learner, p.steps)):
         if not steps: continue
         def own(phase): return [w for n in phase.trains for w in nets[n].parameters()]
@@ -296,7 +295,7 @@ def train(
         for step,batch in islice(feed, steps):
             if watch: watch(step, batch)
             for opt in opts: opt.param_groups[0]['lr'] = p.rate(batch.progress)
-            values = train_step(nets, stage, opts, p, terms, batch)
+            values = train_step(asked, stage, opts, p, terms, batch)
     return check_values(values)
 
 # %% ../nbs/04_loop.ipynb #da4dc754

@@ -427,7 +427,7 @@ def test_no_name_does_harm():
 
 @pytest.mark.parametrize('labelled', [0, 1, 9, 120])
 def test_a_page_with_little_to_tell(labelled):
-    told = told_of(labelled=labelled, picture=lambda i: None)
+    told = told_of(labelled=labelled, asked=True, picture=lambda i: None)
     read, no_audit = check_page(page(told)), page(replace(told, batch=told.batch.assign(audit=labelled > 0)))
     text = ' '.join(read.texts)
     assert 'img' not in read.tags
@@ -500,9 +500,11 @@ def test_a_report_without_an_audit(shades):
     query_folder('photos', labels, 4, embeddings='h.npz', report='r.html', say=str)
     assert 'no part of the labels was drawn at random' in Path('r.html').read_text()
 
-def test_an_early_report_says_what_it_waits_for(shades):
+@pytest.mark.parametrize('budget', [1, 8])
+def test_an_early_report_says_what_it_waits_for(budget, shades):
+    "Whether or not an image of this batch is drawn at random."
     early = label(shades, pd.DataFrame(dict(image=shades.index[audit_order(shades.index)[:4]])))
-    query_folder('photos', early, 8, audit=.5, embeddings='h.npz', report='r.html', say=str)
+    query_folder('photos', early, budget, audit=.2, embeddings='h.npz', report='r.html', say=str)
     page = Path('r.html').read_text()
     assert f'{LEAST} of them are enough' in page and 'With --audit' not in page
 
@@ -563,6 +565,16 @@ def test_a_page_fits_its_window(width, scheme, tmp_path):
 def test_models_that_are_mostly_wrong_doubt_no_label(right, doubts):
     "At 80 labels the lower end passes a half between 48 and 49 (Wilson's interval, by hand)."
     pool, _ = blobs(120, 80)
+    assert np.bincount(pool.y).max() < 40
     told = findings(pool, names_of(pool), pd.DataFrame(), protocol_for(Protocol(), LINEAR))
     text = ' '.join(Reader(page(replace(told, agreed=(right, 80)))).texts)
     assert ('too seldom' in text) != doubts and ('less than 1%' in text) == doubts
+
+def test_models_that_know_the_largest_class_alone_doubt_no_label():
+    "Of 300 labels 5 are of a rare class, and features know nothing: 294 are named rightly."
+    g = np.random.default_rng(0)
+    h = g.normal(size=(320, 6)).astype('f4')
+    y = np.where(np.arange(320) < 300, (np.arange(320) % 60 == 0).astype(int), -1)
+    pool = known_pool(h/np.linalg.norm(h, axis=1, keepdims=True), y, ['fine', 'defect'])
+    told = findings(pool, names_of(pool), pd.DataFrame(), protocol_for(Protocol(), LINEAR))
+    assert told.agreed[0] > 280 and len(told.suspects) and 'too seldom' in page(told)

@@ -382,7 +382,7 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'beyond.cover.covering': (lambda: dict(view=toy().view, covers=importlib.import_module('m2vaal_nb.beyond.cover').alike),),
     'beyond.cover.cover_gains': (lambda: dict(weight_U=None, width=1., kernel=importlib.import_module('m2vaal_nb.beyond.cover').gauss), {}, {'z_L_D': any_rows, 'z_U_D': any_rows, 'picks': {'fewer rows'}}),
     **{f'beyond.{name}': (lambda: dict(view=toy().view),) for name in ('doubt_herding.doubt_herding', 'doubt_herding.doubt_shuffled',
-        'doubt_herding.doubt_density', 'doubt_herding.discriminator_zy', 'doubt_herding.doubt_zy', 'doubt_herding.doubt_area', 'doubt_herding.doubt_constant', 'strategies.coreset', 'strategies.badge', 'strategies.typiclust', 'strategies.probcover',
+        'doubt_herding.doubt_density', 'doubt_herding.discriminator_zy', 'doubt_herding.doubt_zy', 'doubt_herding.doubt_area', 'doubt_herding.doubt_constant', 'doubt_herding.doubt_schedule', 'strategies.coreset', 'strategies.badge', 'strategies.typiclust', 'strategies.probcover',
         'strategies.max_herding', 'strategies.uherding', 'strategies.power_margin', 'strategies.cluster_margin')},
     'interop.tensorboard.Watch': (lambda tmp: dict(folder=tmp),),
 }

@@ -57,7 +57,8 @@ CONTROLS = dict(
     doubt_density=('ours, densities for D', '#A0694B', ':'),
     discriminator_zy=("M2-VAAL's rule", '#A234B5', '-'),
     doubt_zy=("ours, D on [z, y']", '#F06292', '-'),
-    doubt_constant=('ours, constant trust', '#556B2F', ':'))
+    doubt_constant=('ours, constant trust', '#556B2F', ':'),
+    doubt_schedule=('ours, trust by labels', '#9FC5A0', '--'))
 
 # %% ../../nbs/beyond/declared.ipynb #5c01e7f3
 def slug_of(
@@ -123,5 +124,5 @@ def judged_second(
 )->pd.DataFrame: # As above
     "Doubt by area against what it stands between, and what it came from."
     fresh = {name: table[table.seed.isin(FRESH)] for name,table in runs.items()}
-    rivals = 'random', 'max_herding', 'uherding', 'doubt_herding', 'doubt_shuffled', 'doubt_constant'
+    rivals = 'random', 'max_herding', 'uherding', 'doubt_herding', 'doubt_shuffled', 'doubt_constant', 'doubt_schedule'
     return judged(fresh, slug_of('doubt_area'), rivals)

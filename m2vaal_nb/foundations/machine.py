@@ -8,13 +8,14 @@ __all__ = ['PRECISIONS', 'pick_device', 'pools_of', 'one_of_each_pool', 'one_thr
 
 # %% ../../nbs/foundations/machine.ipynb #ff0bd7d3
 import os, platform, sys, warnings
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from .. import __version__
@@ -57,15 +58,14 @@ def one_thread():
 PRECISIONS = 'float32', 'bfloat16'
 
 def in_bfloat16(
-    net:nn.Module, # Changed in place; it returns a tensor, or a tuple of these
-)->nn.Module: # The same
-    "A net whose products are of bfloat16, and whose weights and answers are of float32."
-    exactly = type(net).forward
-    def forward(*args):
-        with torch.autocast(next(net.parameters()).device.type, torch.bfloat16): out = exactly(net, *args)
+    net:Callable, # A net, which stays as it is; it returns a tensor, or tuples of these
+    device:str, # Where it computes: cpu or cuda
+)->Callable: # What is called in its place
+    "A net's answers, its products made in bfloat16; weights, answers and gradients are of float32."
+    def called(*args):
+        with torch.autocast(device, torch.bfloat16): out = net(*args)
         return tree_map(Tensor.float, out)
-    net.forward = forward
-    return net
+    return called
 
 # %% ../../nbs/foundations/machine.ipynb #5e0a1d02
 @contextmanager

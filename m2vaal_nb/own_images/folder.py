@@ -293,7 +293,8 @@ def report_on(
     check_out(query.report)
     look = folder_picture(known.folder, known.paths)
     p = query.protocol(known)
-    write_report(query.report, findings(pool, known.paths, chosen, p, query.seed, audit, look))
+    write_report(query.report, findings(
+        pool, known.paths, chosen, p, query.seed, audit, query.audit is not None, look))
     say(f'{query.report}: what is known, and what to label next.')
 
 

@@ -194,6 +194,7 @@ class Findings:
     picture:Callable # Id -> PIL image, or None
     batch:pd.DataFrame # Images to label next: id, predicted, probability, audit (drawn at random?)
     audit:Audit|None=None # What the audit found; None where it is too small, or not asked for
+    asked:bool=False # Was an audit asked for?
     method:str='' # What chose them
     known:pd.DataFrame|None=None # Of each image, by id; None where nothing is labelled, or nothing was chosen
     same:pd.DataFrame|None=None # Images that are nearly the same as others
@@ -211,12 +212,13 @@ def findings(
     p:Protocol, # What was trained to choose them
     seed:int=0, # Run seed
     audit:Audit|None=None, # What the audit found
+    asked:bool=False, # Was an audit asked for?
     picture:Callable=lambda i: None, # Id -> PIL image, or None
 )->Findings:
     "All that a report tells."
     by_chance = pool.x.ndim == 4 and not len(pool.labelled)
     method = 'chance' if by_chance else method_of(p)
-    found = dict(pool=pool, names=list(names), picture=picture, batch=batch, audit=audit, method=method)
+    found = dict(pool=pool, names=list(names), picture=picture, batch=batch, audit=audit, asked=asked, method=method)
     if len(pool.labelled) >= 10 and len(np.unique(pool.y)) > 1:
         p_L_C = label_probabilities(pool, p, seed)
         found |= dict(suspects=suspects(pool, p_L_C), agreed=agreement(pool, p_L_C))
@@ -269,7 +271,7 @@ def numbers(
 ): # Elements of the page
     "How good the predictions are, when to stop, whether choosing helps."
     head = H2('How good are the predictions?')
-    if not f.audit: return [Section(head, P(EARLY if any(f.batch.get('audit', ())) else NO_AUDIT))]
+    if not f.audit: return [Section(head, P(EARLY if f.asked else NO_AUDIT))]
     accuracy, baseline, *_ = how_accurate(f.audit)
     wrong = [(c.label, c.predicted, f'{c.n} of {c.of}') for c in confusions(f.audit).itertuples()]
     about_curve = 'Models that learned from a part of the labels, on the same images. The band is the interval of 95%.'
@@ -368,8 +370,9 @@ def suspects_section(
     "Labels that may be wrong."
     head, (right, n) = H2('Labels that may be wrong'), f.agreed
     if f.suspects is None or not n: return ''
+    largest = np.bincount(f.pool.y).max()/len(f.pool.y)
     seldom = f'Models that have not seen a label name it for {right} of {n}: too seldom to call any of them wrong.'
-    if wilson(right, n)[0] <= .5: return Section(head, P(seldom))
+    if wilson(right, n)[0] <= max(.5, largest): return Section(head, P(seldom))
     says = (f'{count(len(f.suspects), "label")} to which models that have not seen it give less than 1%. '
             'Such a label may be right, and its image a hard one. The only label of a class is not judged.')
     def card(o):

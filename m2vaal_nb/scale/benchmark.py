@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..foundations.machine import in_bfloat16, n_cores, one_thread
+from ..foundations.machine import n_cores, one_thread
 from ..data import PoolView, load_dataset
 from ..losses import LEARNERS
 from ..samplers import blocks, class_anchors_rows, margin_scores, weighted_anchors_rows
 from ..loop import Protocol, Training, fresh_nets, predict, start_pool, train_round
 from .lockstep import train_lockstep
-from .limit import bench_attempts, bench_kinds, has_bfloat16
+from .limit import bench_attempts, bench_kinds
 from .training_step import Stepper, bench_feeding, bench_reuse, bench_steps, machine, medians
 
 # %% ../../nbs/scale/benchmark.ipynb #899ec7a1
@@ -32,14 +32,9 @@ def bench_scoring(
 )->dict: # Learner -> seconds for 55,000 images, images a second
     "Probabilities, latents and discriminator for the whole pool, small preset, on one thread."
     names = 'classifier', 'vaal', 'm2_vaal', 'ta_vaal'
-    def look(name, change=lambda net: net):
-        step = Stepper(LEARNERS[name], steps=2)
-        for net in step.nets.values(): change(net)
-        return partial(predict, step.nets, step.learner, step.x_N[:55_000])
-    changes = dict(seconds=lambda net: net) | (dict(bfloat16_seconds=in_bfloat16) if has_bfloat16() else {})
-    times = medians(*(look(n, change) for n in names for change in changes.values()), repeats=repeats)
-    found = np.reshape(times, (len(names), -1)).tolist()
-    return {n: dict(zip(changes, t)) | dict(images_per_second=55_000/t[0]) for n,t in zip(names, found)}
+    def look(step): return partial(predict, step.nets, step.learner, step.x_N[:55_000])
+    times = medians(*(look(Stepper(LEARNERS[name], steps=2)) for name in names), repeats=repeats)
+    return {name: dict(seconds=t, images_per_second=55_000/t) for name,t in zip(names, times)}
 
 # %% ../../nbs/scale/benchmark.ipynb #d27e85ec
 def made_up(

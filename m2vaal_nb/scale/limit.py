@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'REST', 'ATTEMPTS', 'kind_of', 'work', 'calls_of', 'need_of', 'has_bfloat16', 'recast', 'ways', 'copies',
            'peaks_of', 'limit', 'against_peak', 'step_by_kind', 'bench_kinds', 'OneLoss', 'OneDNN', 'DNNLinear',
-           'Unfolded', 'Products', 'swap', 'one_loss', 'bench_attempts']
+           'Unfolded', 'Products', 'swap', 'one_loss', 'fewer_digits', 'bench_attempts']
 
 # %% ../../nbs/scale/limit.ipynb #36c2f584
 import re, time
@@ -236,6 +236,14 @@ def one_loss(
     "The Bernoulli loss becomes one function."
     step.terms['reconstruction'] = partial(reconstruction, nll=OneLoss.apply)
 
+def fewer_digits(
+    step:Stepper, # Changed in place
+    layout=torch.preserve_format, # Of its memory
+):
+    "All products in bfloat16."
+    step.nets.to(memory_format=layout)
+    step.nets = {name: in_bfloat16(net, 'cpu') for name,net in step.nets.items()}
+
 ATTEMPTS = {
     'channels-last': lambda step: step.nets.to(memory_format=torch.channels_last),
     'linear layers through oneDNN': partial(swap, old=nn.Linear, new=DNNLinear),
@@ -243,9 +251,8 @@ ATTEMPTS = {
     'first convolution as a product': partial(
         swap, old=nn.Conv2d, new=Unfolded, only=lambda net: net.in_channels == 1),
     'last patches by a product': partial(swap, old=Deconv, new=Products),
-    'bfloat16': lambda step: [in_bfloat16(net) for net in step.nets.values()],
-    'bfloat16, channels-last': lambda step: [
-        in_bfloat16(net.to(memory_format=torch.channels_last)) for net in step.nets.values()]}
+    'bfloat16': fewer_digits,
+    'bfloat16, channels-last': lambda step: fewer_digits(step, torch.channels_last)}
 
 def bench_attempts(
     repeats:int=60, # Steps of each

@@ -19,7 +19,7 @@ import torch
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from ..foundations.inputs import as_int
-from ..foundations.machine import one_thread, pick_device
+from ..foundations.machine import in_bfloat16, one_thread, pick_device
 from ..data import Dataset
 from ..models import Batch, HalfOut, Images, Out
 from ..losses import LEARNERS, Learner, Phase, TERMS, elbo_terms, warmup
@@ -66,11 +66,12 @@ def lockstep_phase(
     phase:Phase, # What to do
     terms:dict, # Loss terms by name
     condition, # The learner's condition
+    asked=lambda net: net, # What is called in a net's place
 ):
     "One phase as a pure function of stacked weights, which gives gradients, terms and codes."
     def called(n, w, *args): return functional_call(nets[n], w, args)
     def loss(trained, fixed, weights, L, U, progress, codes):
-        call = {n: partial(called, n, w) for n,w in {**fixed, **trained}.items()}
+        call = {n: asked(partial(called, n, w)) for n,w in {**fixed, **trained}.items()}
         before = Out(*(HalfOut(code=c) for c in codes)) if codes else None
         batch = Batch(Images(*L), Images(*U), progress)
         out = phase.forward(call, batch, condition, before)
@@ -119,12 +120,13 @@ def lifted(
     terms:dict, # Loss terms by name
 )->list: # For each phase: itself, its function, weights of its terms, its optimiser
     "The phases of a learner, for all runs."
-    found = []
+    found, p, device = [], trainings[0].protocol, trainings[0].pool.x.device.type
+    asked = partial(in_bfloat16, device=device) if p.precision == 'bfloat16' else lambda net: net
     for i,phase in enumerate(stage.phases):
         own = [w for n in phase.trains for w in stacked[n].values()]
-        f = lockstep_phase(nets, phase, terms, stage.condition)
+        f = lockstep_phase(nets, phase, terms, stage.condition, asked)
         weights = weights_of(trainings, i, phase.terms)
-        found.append((phase, f, weights, adam(own, trainings[0].protocol)))
+        found.append((phase, f, weights, adam(own, p)))
     return found
 
 def outcome(
