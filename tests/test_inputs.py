@@ -240,7 +240,7 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
     'parts of a sampler, behind its door': ('data.some', 'data.need_for_sale', 'data.top_rows', 'samplers.blocks', 'samplers.best_rows', 'samplers.best_place', 'samplers.predicted',
         'samplers.Cluster', 'samplers.shares', 'samplers.clusters', 'interop.views.check_rows', 'interop.scikit_activeml.ask_skactiveml'),
     'reads a log that this package wrote': ('foundations.log.', 'paper.why.gradient_cosines', 'paper.why.latent_structure',
-        'paper.fig3.probe_reconstructions', 'paper.pictures.plot_class_bars', 'paper.long_enough.', 'paper.precision.in_each_precision'),
+        'paper.fig3.probe_reconstructions', 'paper.pictures.plot_class_bars', 'paper.precision.in_each_precision'),
     'statistics and times': ('paper.statistics.', 'scale.benchmark.', 'scale.limit.', 'scale.training_step.', 'own_images.accuracy.advice'),
     'needs a cluster': ('scale.cluster.run_on_ray', 'scale.cluster.on_ray'),
     'parts of a command, behind its door': ('cli.engine_for', 'cli.other_images', 'own_images.folder.Known', 'own_images.folder.Query',
