@@ -202,7 +202,8 @@ def doubt_constant(
     "A control: the same without a discriminator, at all times with the trust it has on average in `learned_2b`."
     return herd(view, budget, even_doubt(view, .9))
 
-TRUST_AT = {500: .616, 564: .748, 628: .815, 692: .854, 756: .876, 820: .891, 884: .903, 1012: .914, 1204: .919, 2000: .904}
+TRUST_AT = {500: .616, 564: .748, 628: .815, 692: .854, 756: .876, 820: .891, 884: .903,
+            1012: .914, 1204: .919, 2000: .904}
 
 def doubt_schedule(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
