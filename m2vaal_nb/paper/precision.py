@@ -51,8 +51,8 @@ def equivalence(
 )->pd.DataFrame: # A row a learner: n, mean difference and its 90% interval in points, equal or not
     "Do two precisions end alike?"
     from scipy.stats import t
-    points = 100*(table.bfloat16 - table.float32).groupby(table.method)
-    found = points.agg(n='count', difference='mean', sd='std')
+    points = 100*(table.bfloat16 - table.float32)
+    found = points.groupby(table.method, sort=False).agg(n='count', difference='mean', sd='std')
     half = found.sd*t.ppf(.95, found.n - 1)/found.n**.5
     found = found.assign(low=found.difference - half, high=found.difference + half)
     return found.assign(equal=(found.low > -margin) & (found.high < margin))
