@@ -11,7 +11,7 @@ from m2vaal_nb.loop import Protocol
 from m2vaal_nb.own_images import audit as module
 from m2vaal_nb.own_images.accuracy import label_folds, predictions
 from m2vaal_nb.own_images.audit import (
-    LEAST, Audit, agreement, audit_ids, audit_order, audit_part, audit_run, audit_says, audited_images, class_table, cross_fit, curve,
+    LEAST, NO_BETTER, Audit, agreement, audit_ids, audit_order, audit_part, audit_run, audit_says, audited_images, class_table, cross_fit, curve,
     does_choosing_help, how_accurate, label_probabilities, learned_from, suspects,
     when_to_stop, whether_choosing, wilson)
 from m2vaal_nb.own_images.folder import COLUMNS, query_folder
@@ -199,7 +199,7 @@ def table_of(right, labels=None):
     "An audit of which so many were right."
     labels = ['cat']*len(right) if labels is None else labels
     right = np.array(right, bool)
-    t = pd.DataFrame(dict(id=range(len(right)), label=labels, predicted=np.where(right, labels, 'other'), probability=.5, **{'all': right}))
+    t = pd.DataFrame(dict(id=range(len(right)), label=labels, predicted=np.where(right, labels, 'other'), probability=.5, largest=False, **{'all': right}))
     return Audit(t.assign(half=right, random=right, chosen=right), dict(half=10, all=20, random=5, chosen=5), 100)
 
 @pytest.mark.parametrize('n, says', [(9, False), (10, True), (11, True)])
@@ -578,3 +578,22 @@ def test_models_that_know_the_largest_class_alone_doubt_no_label():
     pool = known_pool(h/np.linalg.norm(h, axis=1, keepdims=True), y, ['fine', 'defect'])
     told = findings(pool, names_of(pool), pd.DataFrame(), protocol_for(Protocol(), LINEAR))
     assert told.agreed[0] > 280 and len(told.suspects) and 'too seldom' in page(told)
+
+def test_the_largest_class_is_that_of_other_labels():
+    "Classes by chance: whoever names the largest of an audit of 30 in hindsight is right too often, who names that of the others is not."
+    fair, hindsight = [], []
+    for seed in range(8):
+        g = np.random.default_rng(seed)
+        h = g.normal(size=(90, 6)).astype('f4')
+        pool = known_pool(h/np.linalg.norm(h, axis=1, keepdims=True), g.integers(10, size=90), [*'abcdefghij'])
+        table = cross_fit(pool, pool.ids[:30], protocol_for(Protocol(), LINEAR)).table
+        fair.append(table.largest.mean())
+        hindsight.append(table.label.value_counts().iloc[0]/len(table))
+    assert np.mean(fair) < .15 < .18 < np.mean(hindsight)
+
+def test_who_is_no_better_than_the_largest_class_is_not_told_to_go_on():
+    "Even where a doubling gained much: half of the labels told less than nothing."
+    found = table_of([0]*20 + [1]*20)
+    found = replace(found, table=found.table.assign(half=False, largest=[False]*10 + [True]*20 + [False]*10))
+    assert when_to_stop(found) == NO_BETTER
+    assert when_to_stop(replace(found, table=found.table.assign(largest=False))).startswith('More labels help')

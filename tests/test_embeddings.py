@@ -166,7 +166,7 @@ def test_names_in_another_order_with_a_prefix(here):
 
 # --- methods ---
 @pytest.mark.parametrize('method, given, says', [
-    ('margin', 'z.npz', 'margin reads images, not features: choose one of linear_random, '),
+    ('margin', 'z.npz', 'margin reads images, not features: did you mean linear_margin? Else choose one of linear_random, '),
     ('vaal', 'z.npz', 'vaal reads images'),
     ('linear_margin', None, 'linear_margin reads features, not images: choose one of random, '),
     ('nonsense', 'z.npz', 'Unknown method')])

@@ -178,7 +178,8 @@ def even_doubt(
     trust:float, # Weight of confidence, in [0, 1]
 )->Tensor: # (N,) in [0, 1]
     "A doubt that trusts confidence alike in all rows."
-    return 1 + as_number(trust, 'trust', low=0, high=1)*margin_scores(view.need('p_N_C'))
+    u_N = 1 + as_number(trust, 'trust', low=0, high=1)*margin_scores(view.need('p_N_C'))
+    return u_N.clamp(0, 1)
 
 def area_doubt(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`

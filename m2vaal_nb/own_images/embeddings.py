@@ -108,7 +108,8 @@ def read_table(
     path:Path, # A file of embeddings
 )->tuple: # Names, rows
     "What a file holds; `ValueError` when it cannot be read."
-    if not path.is_file(): raise ValueError(f"There is no file {path}.")
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}: m2vaal_embed makes one from a folder of images, with --out {path}.")
     if path.suffix.lower() not in TABLES:
         raise ValueError(f"{path} is of no kind that is read: allowed are {', '.join(TABLES)}.")
     if not path.stat().st_size: raise ValueError(f"{path} is empty.")

@@ -57,7 +57,8 @@ def method_for(
     if reads_features(method) == features: return method
     if features: reads, there, others = 'images', 'features', map(slug_of, STRATEGIES | SECOND)
     else: reads, there, others = 'features', 'images', (m for m in offered(METHODS) if not reads_features(m))
-    raise ValueError(f"The method {method} reads {reads}, not {there}: choose one of {', '.join(others)}.")
+    near = f'did you mean {slug_of(method)}? Else ' if features and slug_of(method) in METHODS else ''
+    raise ValueError(f"The method {method} reads {reads}, not {there}: {near}choose one of {', '.join(others)}.")
 
 # %% ../../nbs/own_images/query.ipynb #aed2e41d
 def trained(

@@ -30,7 +30,7 @@ from ..data import Pool, PoolView
 from ..samplers import SAMPLERS
 from ..loop import Protocol
 from ..experiments import METHODS
-from ..beyond.doubt_herding import area_doubt, doubt_area, doubt_herding, view_doubt
+from ..beyond.doubt_herding import area_doubt, view_doubt
 from .accuracy import wilson
 from m2vaal_nb.own_images.audit import (
     LEAST, Audit, agreement, class_table, curve, does_choosing_help, how_accurate, label_probabilities,
@@ -122,7 +122,7 @@ def likenesses(
     stands_for = [by_owner.get(pick, []) for pick in picks]
     return pd.DataFrame(dict(nearest=nearest, alike=alike, stands_for=stands_for), index=picks)
 
-DOUBTS = {doubt_herding: view_doubt, doubt_area: area_doubt} # Sampler -> (view) -> doubt of each row
+DOUBTS = dict(doubt_herding=view_doubt, doubt_area=area_doubt) # Name of a sampler -> (view) -> doubt of each row
 
 def doubts(
     pool:Pool, # Features, and the labels that are known
@@ -132,7 +132,7 @@ def doubts(
 )->np.ndarray|None: # In [0, 1]; None where the method knows no doubt
     "What a model does not know of each image of the batch."
     sampler = SAMPLERS[p.sampler]
-    doubt = DOUBTS.get(getattr(sampler, 'func', sampler)) # it may be a partial
+    doubt = DOUBTS.get(getattr(getattr(sampler, 'func', sampler), '__name__', '')) # it may be a partial
     if not doubt: return None
     view = view_blocks(trained(pool, p, seed), pool, p, seed)
     rows = np.searchsorted(view.ids, as_ids(picks))
@@ -346,7 +346,8 @@ def batch_section(
     return Section(head, P(f'{says}: {chosen_by(f)}.'), P(about, cls='note'), Div(*cards, cls='cards'))
 
 ABOUT_SAME = ('as a picture and a copy of it that was saved again are, and at least ten times nearer '
-              'than most images here are to the tenth most like them.')
+              'than most images here are to the tenth most like them. Look before you take one out: '
+              'what the embeddings do not tell apart may differ.')
 
 def same_section(
     f:Findings, # What to tell
