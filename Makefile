@@ -15,9 +15,10 @@ demo: $(READY) ## a small active-learning run, its table and figure in out/
 	$(BIN)/m2vaal_demo
 
 # One thread each: two workers share the cores, and results do not depend on how many there are.
+# A notebook has a process of its own: what it registers must not meet the next one.
 # A file's tests stay together, so that what they share is made once.
 test: $(READY) ## run every notebook, then the tests
-	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print --timing
+	printf '%s\n' $(NBS) | OMP_NUM_THREADS=1 xargs -P 2 -n 1 $(BIN)/nbdev_test --do_print --path
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile --durations=10 tests
 
 test-lab: need-chromium $(READY) ## run every notebook in JupyterLab in a browser; screenshots in out/lab/
