@@ -26,7 +26,7 @@ from .foundations.inputs import (
     as_flag, as_images, as_int, as_labels, as_name, as_number, as_scores)
 from .foundations.log import only_writer, read_log, write_line
 from .foundations.machine import (
-    PRECISIONS, in_bfloat16, one_thread, pick_device, provenance, warn_if_moved)
+    PRECISIONS, in_precision, one_thread, pick_device, provenance, warn_if_moved)
 from .data import (
     DATASETS, Dataset, Pool, PoolView, as_inputs, initial_ids, load_dataset, lookup, split_ids)
 from .models import Batch, Images, LAYOUTS, SIZES, encode, make_nets, score_codes
@@ -287,7 +287,7 @@ def train(
     terms = {**TERMS, **elbo_terms(p.elbo)}
     feed = enumerate(d.batches(x_N, p.warmup_steps))
     nets.train()
-    asked = nets if p.precision == 'float32' else {n: in_bfloat16(net, x_N.device.type) for n,net in nets.items()}
+    asked = {n: in_precision(net, p.precision, x_N.device.type) for n,net in nets.items()}
     for stage,steps in ((warmup(learner), p.warmup_steps), (learner, p.steps)):
         if not steps: continue
         def own(phase): return [w for n in phase.trains for w in nets[n].parameters()]

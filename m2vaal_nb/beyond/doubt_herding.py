@@ -20,7 +20,7 @@ from ..foundations.machine import one_thread
 from ..data import PoolView
 from ..samplers import SAMPLERS, margin_scores
 from .feature_learners import tell_labelled
-from .cover import SIGMA, Rows, gauss, herding_rows, pieces, sq_distances
+from .cover import SIGMA, Rows, alike, covering, gauss, herding_rows, pieces, sq_distances
 
 # %% ../../nbs/beyond/doubt_herding.ipynb #99d06809
 def voice(
@@ -143,8 +143,7 @@ SAMPLERS.update(doubt_herding=doubt_herding, doubt_shuffled=doubt_shuffled, doub
 # %% ../../nbs/beyond/doubt_herding.ipynb #c1f22556
 def herd(view, budget, u_N)->np.ndarray: # (budget,) dataset ids
     "Herding with a weight for each row."
-    rows = herding_rows(view.need('z_N_D'), view.need('z_L_D'), budget, u_N, seed=view.seed)
-    return view.ids[rows]
+    return covering(view, budget, lambda view: alike(view) | dict(weight_U=u_N))
 
 def with_guesses(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`, `p_L_C`

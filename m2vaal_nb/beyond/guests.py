@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GAINS', 'distances', 'distances_at_picks', 'chances_at_picks', 'typicalities_at_picks', 'noise_at_picks',
-           'cover_at_picks', 'doubt_at_picks', 'area_at_picks']
+           'cover_at_picks', 'doubt_at_picks']
 
 # %% ../../nbs/beyond/guests.ipynb #5e0a1e03
 from itertools import repeat
@@ -15,7 +15,7 @@ import torch
 from ..foundations.machine import one_thread
 from ..data import PoolView
 from ..interop.views import GAINS
-from .cover import SIGMA, checked, cover_gains, gauss, pieces
+from .cover import SIGMA, alike, checked, cover_gains, gauss, pieces
 from .strategies import (
     CLUSTERS, COVERS, CROWD, Gradients, badge, coreset, k_means, neighbour_distances,
     noisy_margins, power_margin, typiclust)
@@ -103,13 +103,6 @@ def doubt_at_picks(
     z_N_D, z_L_D = view.need('z_N_D'), view.need('z_L_D')
     return cover_gains(rows, z_N_D, z_L_D, gauss, sigma, view_doubt(view, tell), seed=view.seed)
 
-def area_at_picks(
-    view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
-    rows:np.ndarray, # (B,) picked rows, in order
-): # Yields B times (N,)
-    "Doubt by area: the same, with its weights."
-    z_N_D, z_L_D = view.need('z_N_D'), view.need('z_L_D')
-    return cover_gains(rows, z_N_D, z_L_D, gauss, SIGMA, area_doubt(view), seed=view.seed)
-
 GAINS |= {SAMPLERS[name]: cover_at_picks(covers) for name,covers in COVERS.items()}
-GAINS |= {doubt_herding: doubt_at_picks, doubt_area: area_at_picks}
+GAINS[doubt_herding] = doubt_at_picks
+GAINS[doubt_area] = cover_at_picks(lambda view: alike(view) | dict(weight_U=area_doubt(view)))

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..foundations.machine import in_bfloat16
+from ..foundations.machine import in_precision
 from ..models import CONV, Deconv
 from ..losses import LEARNERS, reconstruction
 from .training_step import Kernels, Stepper, fastest, turns
@@ -242,7 +242,7 @@ def fewer_digits(
 ):
     "All products in bfloat16."
     step.nets.to(memory_format=layout)
-    step.nets = {name: in_bfloat16(net, 'cpu') for name,net in step.nets.items()}
+    step.nets = {name: in_precision(net, 'bfloat16', 'cpu') for name,net in step.nets.items()}
 
 ATTEMPTS = {
     'channels-last': lambda step: step.nets.to(memory_format=torch.channels_last),

@@ -19,7 +19,7 @@ import torch
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from ..foundations.inputs import as_int
-from ..foundations.machine import in_bfloat16, one_thread, pick_device
+from ..foundations.machine import in_precision, one_thread, pick_device
 from ..data import Dataset
 from ..models import Batch, HalfOut, Images, Out
 from ..losses import LEARNERS, Learner, Phase, TERMS, elbo_terms, warmup
@@ -66,7 +66,7 @@ def lockstep_phase(
     phase:Phase, # What to do
     terms:dict, # Loss terms by name
     condition, # The learner's condition
-    asked=lambda net: net, # What is called in a net's place
+    asked=lambda net: net, # Net -> what is called in its place
 ):
     "One phase as a pure function of stacked weights, which gives gradients, terms and codes."
     def called(n, w, *args): return functional_call(nets[n], w, args)
@@ -121,7 +121,7 @@ def lifted(
 )->list: # For each phase: itself, its function, weights of its terms, its optimiser
     "The phases of a learner, for all runs."
     found, p, device = [], trainings[0].protocol, trainings[0].pool.x.device.type
-    asked = partial(in_bfloat16, device=device) if p.precision == 'bfloat16' else lambda net: net
+    asked = partial(in_precision, precision=p.precision, device=device)
     for i,phase in enumerate(stage.phases):
         own = [w for n in phase.trains for w in stacked[n].values()]
         f = lockstep_phase(nets, phase, terms, stage.condition, asked)
