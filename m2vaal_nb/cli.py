@@ -6,13 +6,14 @@
 __all__ = ['GOES_ON', 'say', 'one_sentence_errors', 'parse_int', 'parse_number', 'parse_seeds', 'given', 'engine_for',
            'other_images', 'grids_of', 'seen', 'do_grid', 'do_grids', 'm2vaal_run', 'm2vaal_figures', 'm2vaal_probe',
            'm2vaal_pictures', 'm2vaal_demo', 'm2vaal_bench', 'with_dashes', 'parser_of', 'options_of', 'dashed',
-           'loading', 'm2vaal_query', 'm2vaal_serve', 'm2vaal_embed']
+           'loading', 'label_sources', 'm2vaal_query', 'm2vaal_serve', 'm2vaal_embed']
 
 # %% ../nbs/cli.ipynb #5c5707ab
 import gc, os, re, sys, warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from functools import wraps
+from glob import glob
 from inspect import signature
 from pathlib import Path
 
@@ -359,11 +360,24 @@ def loading():
         gc.freeze()
         if looked: gc.enable()
 
+# %% ../nbs/cli.ipynb #81466a0c
+def label_sources(
+    text:str, # Such as: labels.csv,"batches/*.csv"
+)->list: # Names
+    "What labels come from; the files of a pattern in the order of their names."
+    found = []
+    for name in split_names(text):
+        pattern = not Path(name).exists() and not {*name}.isdisjoint('*?[')
+        files = sorted(glob(name, recursive=True)) if pattern else [name]
+        if not files: raise ValueError(f"No file is called like {name}.")
+        found += files
+    return found
+
 # %% ../nbs/cli.ipynb #5a930e60
 @dashed
 def m2vaal_query(
     images:str=None, # A folder of images, with its subfolders; optional with --embeddings
-    labels:str=None, # A CSV (image,label), an export of Label Studio, the word folders, or several with commas
+    labels:str=None, # A CSV (image,label), an export of Label Studio, the word folders, several with commas, or "*.csv"
     budget:str='20', # How many images to choose
     method:str=None, # margin for images, linear_doubt_area for embeddings; or random, vaal, linear_badge, ...
     out:str='next.csv', # The choice, best first where the method ranks, with an empty column label to fill in
@@ -372,6 +386,7 @@ def m2vaal_query(
     embeddings:str=None, # What a net said of the images: .npz, .npy with names in .txt, .pt, .csv, .parquet
     audit:str=None, # Part of the labels, such as .2, drawn at random to say how good the predictions are
     report:str=None, # An HTML file on what is known, and what to label next
+    predictions:str=None, # A CSV with the class of every image: its label, or what is predicted
     size:str=None, # Pixels a side that images are shrunk to; by default as the first image, at most 64
     steps:str=None, # Training steps; by default 200, 400 above 500 labels
     seed:str='0', # A whole number
@@ -386,11 +401,11 @@ def m2vaal_query(
         with loading():
             from m2vaal_nb.own_images.folder import query_folder
             if embeddings: import sklearn.linear_model # for heads on features
-        labels, classes = split_names(labels or ''), split_names(classes or '')
+        labels, classes = label_sources(labels or ''), split_names(classes or '')
         if audit is not None: audit = parse_number(audit, '--audit')
         query_folder(images, labels, budget, method, out, label_studio, classes, url=url, seed=seed,
                      device=device, skip_bad=skip_bad, embeddings=embeddings, audit=audit, report=report,
-                     say=say, **numbers)
+                     predictions=predictions, say=say, **numbers)
 
 # %% ../nbs/cli.ipynb #5e47e002
 @dashed

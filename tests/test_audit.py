@@ -11,9 +11,9 @@ from m2vaal_nb.loop import Protocol
 from m2vaal_nb.own_images import audit as module
 from m2vaal_nb.own_images.accuracy import label_folds, predictions
 from m2vaal_nb.own_images.audit import (
-    LEAST, NO_BETTER, Audit, agreement, audit_ids, audit_order, audit_part, audit_run, audit_says, audited_images, class_table, cross_fit, curve,
-    does_choosing_help, how_accurate, label_probabilities, learned_from, suspects,
-    when_to_stop, whether_choosing, wilson)
+    LEAST, NO_BETTER, Audit, agreement, audit_ids, audit_order, audit_part, audit_run, audit_says,
+    audited_images, class_table, cross_fit, curve, does_choosing_help, how_accurate, how_sure,
+    label_probabilities, learned_from, sure_table, suspects, when_to_stop, whether_choosing, wilson)
 from m2vaal_nb.own_images.folder import COLUMNS, query_folder
 from m2vaal_nb.own_images.pixels import folder_picture
 from m2vaal_nb.own_images.query import known_pool
@@ -528,7 +528,8 @@ def test_the_command(shades, monkeypatch, capsys):
 
 @pytest.mark.parametrize('asked, says', [
     (dict(audit=0), '`audit` is 0'), (dict(audit=20), '`audit` is 20'), (dict(audit='.2'), "`audit` is '.2'"),
-    (dict(report='next.csv'), 'cannot be both, the choice and its report'), (dict(report='photos'), 'is a folder'),
+    (dict(report='next.csv'), 'name two files'), (dict(report='r', predictions='r'), 'name two files'), (dict(report='photos'), 'is a folder'),
+    (dict(predictions='c.csv'), 'no class can be predicted'),
     (dict(report='mine.html'), 'mine.html would be lost'), (dict(report='photos/00 <b>.png'), 'would be lost')])
 def test_what_is_wrong_is_said_before_anything_is_written(shades, asked, says):
     Path('mine.html').write_text('<!doctype html><p>mine</p>')
@@ -597,3 +598,20 @@ def test_who_is_no_better_than_the_largest_class_is_not_told_to_go_on():
     found = replace(found, table=found.table.assign(half=False, largest=[False]*10 + [True]*20 + [False]*10))
     assert when_to_stop(found) == NO_BETTER
     assert when_to_stop(replace(found, table=found.table.assign(largest=False))).startswith('More labels help')
+
+@pytest.mark.parametrize('said, right, verdict', [(.9, 50, 'too sure'), (.5, 50, 'not seen'), (.2, 50, 'not sure enough'), (1., 100, 'not seen'), (0., 0, 'not seen')])
+def test_probabilities_beside_how_often_they_are_right(said, right, verdict):
+    "A hundred images of the same probability; the interval is that of any difference."
+    table = pd.DataFrame({'probability': [said]*100, 'all': [i < right for i in range(100)]})
+    told = how_sure(Audit(table, {}, 1000))
+    assert verdict in told and f'{said:.0%} on average' in told and f'{100*said - right:+.0f} points' in told
+
+def test_bands_of_probability():
+    "On, below and above each edge; a band with too few images says nothing, an empty one stands there."
+    edges = [.5, .7, .9, .99]
+    at = sorted([0., 1., *edges, *(np.nextafter(e, 0) for e in edges)])
+    table = pd.DataFrame({'probability': at, 'all': True})
+    found = sure_table(Audit(table, {}, 10), least=2)
+    assert list(found.n) == [2]*5 and (found.accuracy == 1).all()
+    one = sure_table(Audit(table[:1], {}, 10), least=2)
+    assert list(one.n) == [1, 0, 0, 0, 0] and one.accuracy.isna().all()

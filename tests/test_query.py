@@ -253,6 +253,33 @@ def test_everything_labelled(photos, capsys):
         out = capsys.readouterr().out
         assert 'there is nothing to choose' in out and 'on the 30 labels at hand' in out and 'from 67% of them instead of 33%' in out and os.listdir() == there
 
+@pytest.mark.parametrize('labelled', [2, 9, 30])
+def test_the_class_of_every_image(photos, capsys, labelled):
+    "A label where there is one, else what is predicted; as the choice has it, and again over the file of before."
+    truth = [CLASSES[i % 3] for i in range(30)]
+    pd.DataFrame(dict(image=photos, label=[c if i < labelled else None for i,c in enumerate(truth)])).to_csv('some.csv', index=False)
+    for _ in range(2): query('photos', '--labels', 'some.csv', '--budget', '5', '--steps', '40', '--predictions', 'c.csv')
+    out, err = capsys.readouterr()
+    assert f'c.csv: the class of each of 30 images, {labelled} by their labels, the others as predicted.' in out and not err
+    found = pd.read_csv('c.csv')
+    assert list(found) == ['image', 'class', 'probability'] and list(found.image) == photos and list(found['class'][:labelled]) == truth[:labelled]
+    assert found.probability[:labelled].isna().all() and found.probability[labelled:].between(1/3, 1).all()
+    if labelled == 30: return
+    chosen, found = pd.read_csv('next.csv'), found.set_index('image')
+    assert list(found.loc[chosen.image, 'class']) == list(chosen.predicted) and list(found.loc[chosen.image].probability) == list(chosen.probability)
+    with pytest.raises(SystemExit): query('photos', '--labels', 'c.csv')
+    assert "no column" in capsys.readouterr().err
+
+def test_labels_by_a_pattern(photos, capsys):
+    table = pd.read_csv('labels.csv')
+    os.mkdir('batches')
+    table[:5].to_csv('batches/a.csv', index=False), table[5:].to_csv('batches/b.csv', index=False)
+    said = []
+    for labels in 'labels.csv', 'batches/*.csv', 'batches/a.csv,batches/?.csv', '**/[ab].csv':
+        query('photos', '--labels', labels, '--budget', '3', '--steps', '1')
+        said.append((capsys.readouterr().out, open('next.csv').read()))
+    assert said == said[:1]*4
+
 @pytest.mark.parametrize('seed', [2**32 - 1, 2**32, 2**70])
 def test_a_large_seed(photos, capsys, seed):
     query('photos', '--labels', 'labels.csv', '--budget', '2', '--steps', '1', '--seed', str(seed))
@@ -440,6 +467,11 @@ WRONG = { # what is wrong: (what is done to the files before, the words, what th
     'an interface changed by hand to be overwritten': (lambda: spoil('l.xml', label_studio_config(['cat', 'dog']).replace('<Choice ', '<Choice hotkey="1" ', 1).encode()), ['photos', '--classes', 'cat,dog', '--label-studio', 'l.json'], 'l.xml would be lost'),
     'one file for two': (None, ['photos', '--out', 'x.json', '--label-studio', 'x.json'], 'name two files'),
     'an interface over another file': (None, ['photos', '--out', 'x.json', '--label-studio', 'x.xml'], 'name two files'),
+    'classes of images over the choice': (None, ['photos', '--labels', 'labels.csv', '--out', 'x.csv', '--predictions', 'x.csv'], 'name two files'),
+    'classes of images over labels': (None, ['photos', '--labels', 'labels.csv', '--predictions', 'labels.csv'], 'labels.csv would be lost'),
+    'classes of images, changed by hand': (lambda: spoil('c.csv', b'image,class,probability\n00 #.png,cat,,not sure\n'), ['photos', '--labels', 'labels.csv', '--predictions', 'c.csv'], 'c.csv would be lost'),
+    'classes of images where nothing is labelled': (None, ['photos', '--predictions', 'c.csv'], 'no class can be predicted'),
+    'a pattern of no file': (None, ['photos', '--labels', 'batches/*.csv'], 'No file is called like batches/*.csv'),
     'Label Studio without classes': (None, ['photos', '--label-studio', 'tasks.json'], 'needs the names of the classes'),
 }
 

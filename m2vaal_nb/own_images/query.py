@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'known_pool', 'reads_features', 'method_for', 'trained', 'joined', 'view_blocks', 'served', 'query_protocol',
-           'no_guess', 'at_random', 'first_images', 'picked', 'next_images']
+           'no_guess', 'at_random', 'first_images', 'guesses', 'picked', 'next_images', 'predict_rest']
 
 # %% ../../nbs/own_images/query.ipynb #648a8252
 from dataclasses import replace
@@ -151,6 +151,16 @@ def first_images(
     view = view_blocks(trained(alike, p, seed), alike, p, seed)
     return no_guess(SAMPLERS[p.sampler](view, budget))
 
+def guesses(
+    view:PoolView, # Of nets that are trained
+    rows, # Of the view
+    classes, # Class names
+)->pd.DataFrame: # Columns id, predicted, probability
+    "What is predicted of images."
+    q = view.p_N_C[rows].max(-1)
+    names = [classes[c] for c in q.indices]
+    return pd.DataFrame(dict(id=view.ids[rows], predicted=names, probability=q.values.numpy()))
+
 def picked(
     view:PoolView, # Of nets that are trained
     budget:int, # Images to choose
@@ -158,13 +168,10 @@ def picked(
     classes=(), # Class names
 )->pd.DataFrame: # Columns id, predicted, probability, score
     "Images that a sampler picks, with what is predicted of them."
-    ids = sampler(view, budget)
-    rows = np.searchsorted(view.ids, ids)
-    q = view.p_N_C[rows].max(-1)
-    names = [classes[c] for c in q.indices]
+    rows = np.searchsorted(view.ids, sampler(view, budget))
     turns = scores_at_picks(view, sampler, rows)
     score = turns and [u_N[row] for u_N,row in zip(turns, rows)]
-    return pd.DataFrame(dict(id=ids, predicted=names, probability=q.values.numpy(), score=score))
+    return guesses(view, rows, classes).assign(score=score)
 
 # %% ../../nbs/own_images/query.ipynb #03945ff8
 def next_images(
@@ -185,3 +192,13 @@ def next_images(
     nets = trained(pool, p, seed)
     view = view_blocks(nets, pool, p, seed)
     return picked(view, budget, SAMPLERS[p.sampler], pool.classes)
+
+# %% ../../nbs/own_images/query.ipynb #bcdb9112
+def predict_rest(
+    pool:Pool, # Images, and the labels that are known, at least one
+    p:Protocol, # What to train
+    seed:int=0, # Run seed
+)->pd.DataFrame: # Columns id, predicted, probability
+    "What is predicted of every image without a label."
+    view = view_blocks(trained(pool, p, seed), pool, p, seed)
+    return guesses(view, slice(None), pool.classes)

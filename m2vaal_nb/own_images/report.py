@@ -6,7 +6,7 @@
 __all__ = ['SIDE', 'SAME', 'NEARER', 'DOUBTS', 'NO_AUDIT', 'EARLY', 'MOST', 'ABOUT', 'DOUBT', 'ABOUT_SAME', 'COLOURS', 'PLACES',
            'CARDS', 'MARK', 'POLICY', 'as_vectors', 'most_alike', 'usual_gap', 'same_from', 'method_of', 'owners',
            'likenesses', 'doubts', 'thumbnail', 'line_chart', 'bar', 'Findings', 'findings', 'count', 'table',
-           'confusions', 'class_rows', 'numbers', 'with_name', 'label_of', 'card', 'chosen_by', 'batch_section',
+           'confusions', 'share_rows', 'numbers', 'with_name', 'label_of', 'card', 'chosen_by', 'batch_section',
            'same_section', 'suspects_section', 'page', 'write_report', 'is_report']
 
 # %% ../../nbs/own_images/report.ipynb #b0d10004
@@ -32,9 +32,9 @@ from ..loop import Protocol
 from ..experiments import METHODS
 from ..beyond.doubt_herding import area_doubt, view_doubt
 from .accuracy import wilson
-from m2vaal_nb.own_images.audit import (
-    LEAST, Audit, agreement, class_table, curve, does_choosing_help, how_accurate, label_probabilities,
-    suspects, when_to_stop)
+from .audit import (
+    LEAST, Audit, agreement, class_table, curve, does_choosing_help, how_accurate, how_sure, label_probabilities,
+    sure_table, suspects, when_to_stop)
 from .query import trained, view_blocks
 
 # %% ../../nbs/own_images/report.ipynb #b0d10011
@@ -258,11 +258,11 @@ NO_AUDIT = ('Nothing here says how good the predictions are: no part of the labe
             'With --audit .2, a fifth of each batch is.')
 EARLY = f'Too few labels are drawn at random yet to say how good the predictions are; {LEAST} of them are enough.'
 
-def class_rows(
-    audit:Audit, # What was found
+def share_rows(
+    found:pd.DataFrame, # Group of images -> n, right, accuracy, low, high
 ): # Rows of a table
-    "How good the predictions of each class are."
-    for c in class_table(audit).itertuples():
+    "How good the predictions of groups of images are."
+    for c in found[found.n > 0].itertuples():
         few = Em('too few to say')
         yield c.Index, f'{c.right} of {c.n}', few if np.isnan(c.accuracy) else bar(c.low, c.accuracy, c.high)
 
@@ -275,12 +275,15 @@ def numbers(
     accuracy, baseline, *_ = how_accurate(f.audit)
     wrong = [(c.label, c.predicted, f'{c.n} of {c.of}') for c in confusions(f.audit).itertuples()]
     about_curve = 'Models that learned from a part of the labels, on the same images. The band is the interval of 95%.'
-    about_bars = 'The line is what was found, the bar its interval of 95%.'
+    about_bars = P('The line is what was found, the bar its interval of 95%.', cls='note')
+    def by(title, column, found, *says):
+        return Section(H2(title), *says, table((column, 'right', ''), share_rows(found), 'bars'), about_bars)
     return [
         Section(head, P(accuracy), P(baseline), line_chart(curve(f.audit)), P(about_curve, cls='note')),
         Section(H2('When to stop'), P(when_to_stop(f.audit))),
         Section(H2('Does choosing help here?'), P(does_choosing_help(f.audit))),
-        Section(H2('By class'), table(('class', 'right', ''), class_rows(f.audit), 'bars'), P(about_bars, cls='note')),
+        by('By class', 'class', class_table(f.audit)),
+        by('What a probability is worth', 'probability', sure_table(f.audit), P(how_sure(f.audit))),
         Section(H2('What is taken for what'), table(('it is', 'predicted', ''), wrong))]
 
 # %% ../../nbs/own_images/report.ipynb #b0d10046
