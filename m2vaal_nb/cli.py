@@ -447,6 +447,7 @@ def m2vaal_embed(
     passes:str=None, # How often each image is seen by what is learned; fewer in larger folders by default
     batch:str='32', # Images at a time for a named net
     no_flip:bool=False, # Left and right differ, as in text: what is learned sees no mirrored images
+    no_recolour:bool=False, # Colours tell classes apart: what is learned sees no other ones
     seed:str='0', # Of what is learned
     device:str='auto', # Where a named net looks: auto, cpu or cuda
     skip_bad:bool=False, # Leave out images that cannot be read
@@ -455,5 +456,5 @@ def m2vaal_embed(
     with one_sentence_errors('m2vaal_embed', GOES_ON):
         numbers = given(size=size, passes=passes, batch=batch, seed=seed)
         from m2vaal_nb.own_images.embed import embed_folder
-        embed_folder(images, out, backbone, weights, flip=not no_flip, device=device,
-                     skip_bad=skip_bad, say=say, **numbers)
+        embed_folder(images, out, backbone, weights, flip=not no_flip,
+                     recolour=not no_recolour, device=device, skip_bad=skip_bad, say=say, **numbers)

@@ -443,9 +443,36 @@ def test_the_labeller_shows_what_it_can(tmp_path):
     np.savez(tmp_path/'z.npz', embeddings=H[:3], names=['a.png', 'b.png', 'd.avif'])
     assert set(chosen_now(tmp_path, tmp_path/'l.csv', ['x', 'y'], tmp_path/'z.npz')) == {'a.png', 'b.png'}
 
-def test_left_and_right_may_differ():
-    assert not settings_for('learned', 9, None, None, 0, None, flip=False)['recipe']['flip']
-    with pytest.raises(ValueError, match='--no-flip'): settings_for('resnet18', 9, None, None, 0, None, flip=False)
+@pytest.mark.parametrize('what', ['flip', 'recolour'])
+def test_left_and_right_may_differ_and_colours_may_count(what):
+    assert settings_for('learned', 9, None, None, 0, None)['recipe'][what]
+    assert not settings_for('learned', 9, None, None, 0, None, **{what: False})['recipe'][what]
+    with pytest.raises(ValueError, match=f'--no-{what}'): settings_for('resnet18', 9, None, None, 0, None, **{what: False})
+
+@pytest.mark.parametrize('channels', [1, 2, 3, 4])
+def test_only_images_of_three_colours_have_others(channels):
+    from m2vaal_nb.beyond.contrast import augmented
+    x = torch.rand(4, channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    looks = [augmented(x, torch.Generator().manual_seed(1), True, recolour) for recolour in (False, True)]
+    assert torch.equal(*looks) == (channels != 3)
+
+def test_earlier_recipes_keep_their_words():
+    "What was learned before colours could change is still found."
+    import json
+    from m2vaal_nb.beyond.contrast import Recipe
+    from m2vaal_nb.beyond.representation import Learned
+    def words(**kw): return json.loads(Learned('x', Recipe(**kw)).words)['recipe']
+    assert 'recolour' not in words() and words(recolour=True) == words() | dict(recolour=True)
+
+def test_colours_turned_as_by_hand():
+    "A rotation about the axis of greys, by Rodrigues' formula, of every pixel."
+    from scipy.spatial.transform import Rotation
+    from m2vaal_nb.beyond.contrast import turned
+    g = torch.Generator().manual_seed(0)
+    x, hue = torch.rand(5, 3, 4, 4, generator=g), torch.rand(5, generator=g) - .5
+    for of,turn,found in zip(x, hue, turned(x, hue, torch.ones(5))):
+        by_hand = Rotation.from_rotvec(2*np.pi*float(turn)*np.ones(3)/3**.5).apply(of.flatten(1).T.numpy())
+        assert np.allclose(found.flatten(1).T, by_hand, atol=1e-5)
 
 @pytest.mark.parametrize('skip', [False, True])
 def test_embeddings_of_another_folder_are_not_taken_for_those_of_this(skip, tmp_path):

@@ -297,17 +297,19 @@ def settings_for(
     seed:int, # Of what is learned
     weights:str|Path|None, # A file; only what is not learned has one
     flip:bool=True, # Is a mirrored image still the same thing? The same
+    recolour:bool=True, # Is an image in other colours still the same thing? The same
 )->dict: # That decide what comes out
     "What a folder is embedded by; `ValueError` when it does not go together."
     if backbone == 'learned':
         if weights is not None:
             raise ValueError("What is learned from the folder needs no weights: name a --backbone for them.")
-        recipe = Recipe(passes=passes_for(n) if passes is None else passes, seed=seed, flip=flip)
+        recipe = Recipe(passes=passes_for(n) if passes is None else passes, seed=seed, flip=flip,
+                        recolour=recolour)
         size = as_int(32 if size is None else size, 'size', low=8)
         return dict(backbone=backbone, size=size, recipe=asdict(recipe))
-    if size is not None or passes is not None or not flip:
+    if size is not None or passes is not None or not (flip and recolour):
         raise ValueError(f"{backbone} is learned already, at a size of its own: "
-                         "--size, --passes and --no-flip are for `learned` alone.")
+                         "--size, --passes, --no-flip and --no-recolour are for `learned` alone.")
     raw = b'' if weights is None or not Path(weights).is_file() else Path(weights).read_bytes()
     return dict(backbone=backbone, weights=hashlib.sha256(raw).hexdigest() if raw else '')
 
@@ -321,6 +323,7 @@ def embed_folder(
     passes:int|None=None, # How often each image is seen by what is learned; fewer in larger folders by default
     batch:int=32, # Images at a time for a named net
     flip:bool=True, # Is a mirrored image still the same thing to what is learned? Not for text or digits
+    recolour:bool=True, # Is an image in other colours? Not where colour tells classes apart
     seed:int=0, # Of what is learned
     device:str='auto', # Where a named net looks: 'auto', 'cpu' or 'cuda'
     skip_bad:bool=False, # Are images left out that cannot be read?
@@ -332,7 +335,7 @@ def embed_folder(
     batch, device = as_int(batch, 'batch', low=1), pick_device(device)
     paths = image_paths(images, ALL_KINDS)
     check_embeddings(out)
-    made = settings_for(backbone, len(paths), size, passes, seed, weights, flip)
+    made = settings_for(backbone, len(paths), size, passes, seed, weights, flip, recolour)
     made |= dict(images=images_sha(folder, paths), pretrained=pretrained)
     if made_by(out) == made:
         say(f'{out} is up to date: {len(paths)} images by {backbone}.')

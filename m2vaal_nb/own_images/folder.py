@@ -324,11 +324,11 @@ def all_classes(
     query:Query, # What is asked for
 )->pd.DataFrame: # Columns image, class, probability (missing where somebody labelled the image)
     "The class of every image."
-    rest = predict_rest(pool, query.protocol(known), query.seed) if known.left else None
-    found = pd.DataFrame({'image': known.paths, 'class': None, 'probability': np.nan}).astype({'class': object})
-    found.loc[pool.labelled, 'class'] = np.array(pool.classes, object)[pool.y]
-    if rest is not None: found.loc[rest.id, CLASSIFIED[1:]] = rest[['predicted', 'probability']].values
-    return found
+    names = np.array(pool.classes, object)
+    parts = [pd.DataFrame(dict(id=pool.labelled, predicted=names[pool.y], probability=np.nan))]
+    if known.left: parts.append(predict_rest(pool, query.protocol(known), query.seed))
+    found = pd.concat(parts).sort_values('id')
+    return found.rename(columns=dict(predicted='class')).assign(image=known.paths)[CLASSIFIED]
 
 def write_classes(
     pool:Pool, # Images, and the labels that are known, at least one
