@@ -258,7 +258,7 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
     'parts of a figure or of a rule, fed by logs': ('paper.pictures.map_points', 'paper.pictures.count_wrong', 'paper.pictures.figures_of',
         'paper.rules.'),
     'parts of learning features, and of strategies on them, behind their doors': ('beyond.contrast.moved', 'beyond.contrast.erased',
-        'beyond.contrast.augmented', 'beyond.contrast.turned', 'beyond.contrast.recoloured', 'beyond.contrast.contrastive_loss', 'beyond.contrast.vae_loss', 'beyond.representation.rate',
+        'beyond.contrast.augmented', 'beyond.contrast.turned', 'beyond.colours.', 'beyond.contrast.recoloured', 'beyond.contrast.contrastive_loss', 'beyond.contrast.vae_loss', 'beyond.representation.rate',
         'beyond.representation.dealt', 'beyond.representation.one_pass', 'beyond.feature_learners.Head', 'beyond.feature_learners.two_halves', 'beyond.feature_learners.as_many',
         'beyond.feature_learners.Model.predict', 'beyond.propagation.Propagated', 'beyond.propagation.as_matrix', 'beyond.m1m2.M2', 'beyond.m1m2.M2.',
         'beyond.m1m2.class_cost', 'beyond.m1m2.train_m2', 'beyond.m1m2.Guess', 'beyond.doubt_herding.Shuffled', 'beyond.doubt_herding.DensityRatio',

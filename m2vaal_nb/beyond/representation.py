@@ -6,7 +6,7 @@
 __all__ = ['PUBLISHED', 'LEARNED', 'IMAGES_LICENCE', 'rate', 'state_of', 'take_state', 'damaged', 'read_tensors', 'write_tensors',
            'dealt', 'one_pass', 'taken_up', 'halved_precision', 'learn', 'embed', 'weights_folder', 'Learned',
            'kept_nets', 'write_weights', 'read_weights', 'in_cache', 'nets_of', 'features_of', 'add_learned',
-           'weights_card', 'neighbours', 'head_accuracy', 'show_learned', 'in_random_colours', 'bench_recolour']
+           'weights_card', 'neighbours', 'head_accuracy', 'show_learned']
 
 # %% ../../nbs/beyond/representation.ipynb #31ce0c26
 import hashlib, json, math
@@ -398,33 +398,3 @@ def show_learned(
     below.legend(loc='center left', bbox_to_anchor=(1, .5), frameon=False)
     plt.close(fig)
     return fig
-
-# %% ../../nbs/beyond/representation.ipynb #8fc05882
-def in_random_colours(
-    data:Dataset, # Grey images
-    n:int=2000, # Of the training images, and of the test images
-    seed:int=0, # Of the colours
-)->Dataset: # Of colour images
-    "Grey images, each in a colour of its own before another one."
-    g = np.random.default_rng(seed)
-    def painted(x):
-        front, back = torch.from_numpy(g.random((2, len(x), 3, 1, 1), np.float32))
-        share = x.float()/255
-        return (255*(share*front + (1 - share)*back)).to(torch.uint8)
-    x, x_test = painted(data.x[:n]), painted(data.x_test[:n])
-    return replace(data, x=x, y=data.y[:n], x_test=x_test, y_test=data.y_test[:n])
-
-def bench_recolour(
-    seed:int, # Of colours and recipe
-    passes:int=60, # Times that each image is seen
-    n:int=2000, # Images
-    n_labels=(50, 100, 200, 500, 1000, 2000), # Numbers of labels
-)->list: # Rows: seed, recolour, labels, accuracy
-    "How far labels go on images whose colours say nothing."
-    data, rows = in_random_colours(load_dataset(), n, seed), []
-    for recolour in (False, True):
-        nets = learn(data.x, Recipe(passes=passes, recolour=recolour, seed=seed))
-        seen = replace(data, x=embed(nets, data.x), x_test=embed(nets, data.x_test))
-        found = head_accuracy(seen, n_labels)
-        rows += [dict(seed=seed, recolour=recolour, labels=k, accuracy=v) for k,v in found.items()]
-    return rows
