@@ -182,6 +182,7 @@ def test_advice(what):
     told = advice(found)
     assert says in told.splitlines()[-1] and too in told
     assert ('cannot tell' in told) == (says == 'cannot tell')
+    assert ('embeddings of another net' in told) == ('stopped' in says)
 
 def test_a_class_without_labels_is_named():
     told = advice(answers((0, 0, 0, 200)), classes=('cat', 'cow', 'dog'))

@@ -25,7 +25,7 @@ from ..foundations.names import normal_name
 from ..data import Pool
 from ..loop import Protocol
 from .accuracy import (
-    interval, label_folds, predictions, whether_more, wilson)
+    OTHER_NET, STOPPED, interval, label_folds, predictions, whether_more, wilson)
 from .labels import listed
 from .query import next_images, query_protocol, served
 
@@ -286,7 +286,7 @@ def does_choosing_help(
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10054
 NO_BETTER = ('These labels cannot tell whether more would help: predictions are not clearly better than always naming '
-             'the largest class. Where that stays so, the embeddings of another net may tell the classes apart.')
+             f'the largest class. Where that stays so, {OTHER_NET}.')
 
 def when_to_stop(
     audit:Audit, # What was found
@@ -299,7 +299,8 @@ def when_to_stop(
     verdict, sizes = whether_more(gains, worth), audit.sizes
     change = f"from {sizes['half']} to {sizes['all']} labels, accuracy changed by {in_points(*interval(gains))}"
     rule = f'Stop when a doubling of the labels gains less than {100*worth:.0f} points'
-    return f'{verdict}: {change}. {rule}, at the upper end too, twice in a row.'
+    said = f'{verdict}: {change}. {rule}, at the upper end too, twice in a row.'
+    return f'{said} If the predictions are not good enough by then, {OTHER_NET}.' if verdict == STOPPED else said
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10056
 def curve(
