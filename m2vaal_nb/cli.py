@@ -368,7 +368,7 @@ def label_sources(
     found = []
     for name in split_names(text):
         pattern = not Path(name).exists() and not {*name}.isdisjoint('*?[')
-        files = sorted(glob(name, recursive=True)) if pattern else [name]
+        files = sorted(filter(os.path.isfile, glob(name, recursive=True))) if pattern else [name]
         if not files: raise ValueError(f"No file is called like {name}.")
         found += files
     return found
@@ -377,7 +377,7 @@ def label_sources(
 @dashed
 def m2vaal_query(
     images:str=None, # A folder of images, with its subfolders; optional with --embeddings
-    labels:str=None, # A CSV (image,label), an export of Label Studio, the word folders, several with commas, or "*.csv"
+    labels:str=None, # A CSV (image,label), an export of Label Studio, the word folders; several with commas, or "b/*.csv"
     budget:str='20', # How many images to choose
     method:str=None, # margin for images, linear_doubt_area for embeddings; or random, vaal, linear_badge, ...
     out:str='next.csv', # The choice, best first where the method ranks, with an empty column label to fill in
@@ -386,7 +386,7 @@ def m2vaal_query(
     embeddings:str=None, # What a net said of the images: .npz, .npy with names in .txt, .pt, .csv, .parquet
     audit:str=None, # Part of the labels, such as .2, drawn at random to say how good the predictions are
     report:str=None, # An HTML file on what is known, and what to label next
-    predictions:str=None, # A CSV with the class of every image: its label, or what is predicted
+    predictions:str=None, # A new CSV of all images, with their labels or what is predicted
     size:str=None, # Pixels a side that images are shrunk to; by default as the first image, at most 64
     steps:str=None, # Training steps; by default 200, 400 above 500 labels
     seed:str='0', # A whole number
@@ -401,6 +401,8 @@ def m2vaal_query(
         with loading():
             from m2vaal_nb.own_images.folder import query_folder
             if embeddings: import sklearn.linear_model # for heads on features
+        if images and Path(images).is_file():
+            raise ValueError(f"There is no folder {images}: it is a file. A pattern of files has to stand in quotes.")
         labels, classes = label_sources(labels or ''), split_names(classes or '')
         if audit is not None: audit = parse_number(audit, '--audit')
         query_folder(images, labels, budget, method, out, label_studio, classes, url=url, seed=seed,

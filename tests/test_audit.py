@@ -2,6 +2,7 @@
 import re, unicodedata
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
@@ -12,7 +13,7 @@ from m2vaal_nb.own_images import audit as module
 from m2vaal_nb.own_images.accuracy import label_folds, predictions
 from m2vaal_nb.own_images.audit import (
     LEAST, NO_BETTER, OTHER_NET, Audit, agreement, audit_ids, audit_order, audit_part, audit_run, audit_says,
-    audited_images, class_table, cross_fit, curve, does_choosing_help, how_accurate, how_sure,
+    audited_images, calibration, class_table, cross_fit, curve, does_choosing_help, how_accurate, how_sure,
     label_probabilities, learned_from, sure_table, suspects, when_to_stop, whether_choosing, wilson)
 from m2vaal_nb.own_images.folder import COLUMNS, query_folder
 from m2vaal_nb.own_images.pixels import folder_picture
@@ -599,12 +600,29 @@ def test_who_is_no_better_than_the_largest_class_is_not_told_to_go_on():
     assert when_to_stop(found) == NO_BETTER
     assert when_to_stop(replace(found, table=found.table.assign(largest=False))).startswith('More labels help')
 
-@pytest.mark.parametrize('said, right, verdict', [(.9, 50, 'too sure'), (.5, 50, 'not seen'), (.2, 50, 'not sure enough'), (1., 100, 'not seen'), (0., 0, 'not seen')])
-def test_probabilities_beside_how_often_they_are_right(said, right, verdict):
-    "A hundred images of the same probability; the interval is that of any difference."
-    table = pd.DataFrame({'probability': [said]*100, 'all': [i < right for i in range(100)]})
+@pytest.mark.parametrize('n, said, right, verdict', [
+    (100, .9, 50, 'overconfident'), (100, .5, 50, 'neither'), (100, .2, 50, 'underconfident'), (50, .98, 45, 'overconfident'), (50, .98, 50, 'neither'),
+    (100, 1., 100, 'neither'), (100, 1., 99, 'overconfident'), (100, 0., 0, 'neither'), (1, .5, 0, 'neither')])
+def test_probabilities_beside_how_often_they_are_right(n, said, right, verdict):
+    "As a binomial test in each direction has it, for all images have the same probability."
+    from scipy.stats import binomtest
+    table = pd.DataFrame({'probability': [said]*n, 'all': [i < right for i in range(n)]})
     told = how_sure(Audit(table, {}, 1000))
-    assert verdict in told and f'{said:.0%} on average' in told and f'{100*said - right:+.0f} points' in told
+    assert f'are {verdict}' in told.replace('neither seen', 'neither') and f'they say {said:.0%}, and {right/n:.0%} of' in told
+    low, high = (binomtest(right, n, said, alternative=a).pvalue < .025 for a in ('less', 'greater'))
+    assert calibration(table.probability, table['all']) == ('overconfident' if low else 'underconfident' if high else '')
+
+def test_calibration_is_exact_and_seldom_wrong():
+    "Against every outcome of ten images, and how often true probabilities are called false ones."
+    g = np.random.default_rng(0)
+    p = g.random(10)
+    outcomes = np.array(list(product((0, 1), repeat=10)))
+    chance = np.prod(np.where(outcomes, p, 1 - p), axis=1)
+    at_most = [chance[outcomes.sum(1) <= k].sum() for k in range(11)]
+    for k in range(11): assert (calibration(p, np.arange(10) < k) == 'overconfident') == (at_most[k] < .025)
+    p = g.beta(20, 1, (2000, 50))
+    called = [calibration(row, row > g.random(50)) for row in p]
+    assert all(called.count(v) < .04*2000 for v in ('overconfident', 'underconfident'))
 
 def test_bands_of_probability():
     "On, below and above each edge; a band with too few images says nothing, an empty one stands there."
@@ -614,4 +632,10 @@ def test_bands_of_probability():
     found = sure_table(Audit(table, {}, 10), least=2)
     assert list(found.n) == [2]*5 and (found.accuracy == 1).all()
     one = sure_table(Audit(table[:1], {}, 10), least=2)
-    assert list(one.n) == [1, 0, 0, 0, 0] and one.accuracy.isna().all()
+    assert list(one.n) == [1, 0, 0, 0, 0] and one.accuracy.isna().all() and not one.verdict.any()
+
+def test_errors_that_cancel_are_named():
+    "Sixty images that say .95 and sixty that say .55, three quarters of each right: fine on average, and neither of the two is."
+    table = pd.DataFrame({'probability': [.95]*60 + [.55]*60, 'all': ([True]*45 + [False]*15)*2})
+    told = how_sure(Audit(table, {}, 1000))
+    assert 'neither seen' in told and 'Those of 90 to 99% by themselves are overconfident.' in told and 'Those of 50 to 70% by themselves are underconfident.' in told

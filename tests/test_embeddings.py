@@ -8,7 +8,7 @@ from m2vaal_nb.cli import m2vaal_embed, m2vaal_query
 from m2vaal_nb.foundations import display
 from m2vaal_nb.own_images import embed, embeddings
 from m2vaal_nb.own_images.accuracy import cross_validate
-from m2vaal_nb.own_images.embed import backbone_for, embed_folder, load_weights, part_files, passes_for, settings_for
+from m2vaal_nb.own_images.embed import backbone_for, embed_folder, load_weights, part_files, passes_for, recipe_for, settings_for
 from m2vaal_nb.own_images.embeddings import HALVED, for_images, read_embeddings, unit_rows
 from m2vaal_nb.own_images.folder import query_folder
 from m2vaal_nb.own_images.query import known_pool, method_for, next_images
@@ -376,8 +376,8 @@ def test_how_far_it_is_without_a_bar(here, monkeypatch):
         embed_folder('photos', out, *args, device='cpu', say=said.append, **kw)
         return said
     monkeypatch.setattr(display, 'has_bar', lambda: False)
-    first, where, took, *passes, last = told('a.npz', passes=4, size=8)
-    assert where.startswith(f"After each pass, what was learned is kept in {here/'cache'}") and took.startswith('Pass 1 of 4 took')
+    first, colours, where, took, *passes, last = told('a.npz', passes=4, size=8)
+    assert '--no-recolour' in colours and where.startswith(f"After each pass, what was learned is kept in {here/'cache'}") and took.startswith('Pass 1 of 4 took')
     assert passes == [f'Pass {i} of 4 is done.' for i in (2, 3, 4)]
     _, *batches, last = told('b.npz', 'resnet18', batch=4, pretrained=False)
     assert batches == [f'{n} of 9 images are embedded.' for n in (4, 8, 9)]
@@ -451,10 +451,23 @@ def test_left_and_right_may_differ_and_colours_may_count(what):
 
 @pytest.mark.parametrize('channels', [1, 2, 3, 4])
 def test_only_images_of_three_colours_have_others(channels):
-    from m2vaal_nb.beyond.contrast import augmented
+    from m2vaal_nb.beyond.contrast import Recipe, augmented
     x = torch.rand(4, channels, 8, 8, generator=torch.Generator().manual_seed(0))
     looks = [augmented(x, torch.Generator().manual_seed(1), True, recolour) for recolour in (False, True)]
     assert torch.equal(*looks) == (channels != 3)
+    said, asked = [], dict(passes=3, recolour=True)
+    assert recipe_for(x, asked, said.append) == Recipe(**dict(asked, recolour=channels == 3)) and len(said) == (channels == 3)
+
+def test_colours_stay_where_they_count_and_some_looks_are_grey():
+    "Which channel is the strongest in each pixel; and how many of a thousand looks have no colour."
+    from m2vaal_nb.beyond.contrast import augmented
+    g = torch.Generator().manual_seed(0)
+    x = torch.tensor([.55, .35, .2])[None,:,None,None].expand(1000, 3, 8, 8)
+    def chroma(look): return (look.amax(1) - look.amin(1)).flatten(1).amax(1)
+    same, other = (augmented(x, g, True, recolour) for recolour in (False, True))
+    inside = same.amin(1) > .01
+    assert inside.any() and (same[:,0] > same[:,1])[inside].all() and (same[:,1] > same[:,2])[inside].all()
+    assert .15 < (chroma(other) < 1e-3).float().mean() < .25
 
 def test_earlier_recipes_keep_their_words():
     "What was learned before colours could change is still found."

@@ -1,5 +1,6 @@
 "m2vaal_query: what a labeller gives and gets, and what is wrong with it said in one sentence."
 import argparse, inspect, json, os, re, sys
+from pathlib import Path
 from xml.etree import ElementTree
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
@@ -9,6 +10,7 @@ from m2vaal_nb.cli import m2vaal_query
 from m2vaal_nb.data import load_dataset
 from m2vaal_nb.experiments import METHODS, Method, protocol_for
 from m2vaal_nb.own_images.files import image_paths
+from m2vaal_nb.own_images.folder import query_folder
 from m2vaal_nb.interop.label_studio import label_studio_config, label_studio_labels, label_studio_tasks
 from m2vaal_nb.losses import LEARNERS
 from m2vaal_nb.loop import Protocol, Training, train_round, view_pool
@@ -255,21 +257,39 @@ def test_everything_labelled(photos, capsys):
         assert 'there is nothing to choose' in out and 'on the 30 labels at hand' in out and 'from 67% of them instead of 33%' in out and os.listdir() == there
 
 @pytest.mark.parametrize('labelled', [2, 9, 30])
-def test_the_class_of_every_image(photos, capsys, labelled):
-    "A label where there is one, else what is predicted; as the choice has it, and again over the file of before."
+def test_all_images_in_the_end(photos, capsys, labelled):
+    "A label where there is one, else what is predicted, as the choice has it; corrected by hand, it is a file of labels."
     truth = [CLASSES[i % 3] for i in range(30)]
     pd.DataFrame(dict(image=photos, label=[c if i < labelled else None for i,c in enumerate(truth)])).to_csv('some.csv', index=False)
-    for _ in range(2): query('photos', '--labels', 'some.csv', '--budget', '5', '--steps', '40', '--predictions', 'c.csv')
+    query('photos', '--labels', 'some.csv', '--budget', '5', '--steps', '40', '--predictions', 'all.csv')
     out, err = capsys.readouterr()
-    assert f'c.csv: the class of each of 30 images, {labelled} by their labels, the others as predicted.' in out and not err
-    found = pd.read_csv('c.csv')
-    assert list(found) == ['image', 'class', 'probability'] and list(found.image) == photos and list(found['class'][:labelled]) == truth[:labelled]
-    assert found.probability[:labelled].isna().all() and found.probability[labelled:].between(1/3, 1).all()
+    assert f'all.csv: all 30 images, {labelled} of them with their label, {30 - labelled} with what is predicted.' in out and not err
+    found = pd.read_csv('all.csv')
+    assert list(found) == ['image', 'label', 'predicted', 'probability'] and list(found.image) == photos and list(found.label[:labelled]) == truth[:labelled]
+    assert found.label[labelled:].isna().all() and found.probability[:labelled].isna().all() and found.probability[labelled:].between(1/3, 1).all()
     if labelled == 30: return
-    chosen, found = pd.read_csv('next.csv'), found.set_index('image')
-    assert list(found.loc[chosen.image, 'class']) == list(chosen.predicted) and list(found.loc[chosen.image].probability) == list(chosen.probability)
-    with pytest.raises(SystemExit): query('photos', '--labels', 'c.csv')
-    assert "no column" in capsys.readouterr().err
+    chosen = pd.read_csv('next.csv').set_index('image')
+    assert found.set_index('image').loc[chosen.index, ['predicted', 'probability']].equals(chosen[['predicted', 'probability']])
+    found.loc[29, 'label'] = truth[29]
+    found.to_csv('all.csv', index=False)
+    query('photos', '--labels', 'some.csv,all.csv', '--budget', '5', '--steps', '1')
+    assert f'30 images, {labelled + 1} of them labelled' in capsys.readouterr().out
+
+def test_predictions_of_embeddings_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    z = np.random.default_rng(0).standard_normal((20, 4)) + 4*np.eye(4)[np.arange(20) % 2]
+    np.savez('z.npz', embeddings=z, names=[f'{i}.jpg' for i in range(20)])
+    Path('l.csv').write_text('image,label\n' + ''.join(f'{i}.jpg,{"ab"[i % 2]}\n' for i in range(6)))
+    query_folder(labels='l.csv', embeddings='z.npz', budget=3, predictions='all.csv', say=str)
+    found = pd.read_csv('all.csv')
+    assert list(found.predicted[6:]) == ['a', 'b']*7 and list(found.label[:6]) == ['a', 'b']*3
+
+def test_predictions_when_the_only_labelled_images_are_bad(photos, capsys):
+    Path('photos', photos[0]).write_bytes(b'no image')
+    Path('one.csv').write_text(f'image,label\n{photos[0]},cat\n')
+    there = sorted(os.listdir())
+    with pytest.raises(SystemExit): query('photos', '--labels', 'one.csv', '--classes', 'cat,dog', '--skip-bad', '--predictions', 'all.csv')
+    assert 'no class can be predicted' in capsys.readouterr().err and sorted(os.listdir()) == there
 
 def test_labels_by_a_pattern(photos, capsys):
     table = pd.read_csv('labels.csv')
@@ -468,10 +488,12 @@ WRONG = { # what is wrong: (what is done to the files before, the words, what th
     'an interface changed by hand to be overwritten': (lambda: spoil('l.xml', label_studio_config(['cat', 'dog']).replace('<Choice ', '<Choice hotkey="1" ', 1).encode()), ['photos', '--classes', 'cat,dog', '--label-studio', 'l.json'], 'l.xml would be lost'),
     'one file for two': (None, ['photos', '--out', 'x.json', '--label-studio', 'x.json'], 'name two files'),
     'an interface over another file': (None, ['photos', '--out', 'x.json', '--label-studio', 'x.xml'], 'name two files'),
-    'classes of images over the choice': (None, ['photos', '--labels', 'labels.csv', '--out', 'x.csv', '--predictions', 'x.csv'], 'name two files'),
-    'classes of images over labels': (None, ['photos', '--labels', 'labels.csv', '--predictions', 'labels.csv'], 'labels.csv would be lost'),
-    'classes of images, changed by hand': (lambda: spoil('c.csv', b'image,class,probability\n00 #.png,cat,,not sure\n'), ['photos', '--labels', 'labels.csv', '--predictions', 'c.csv'], 'c.csv would be lost'),
-    'classes of images where nothing is labelled': (None, ['photos', '--predictions', 'c.csv'], 'no class can be predicted'),
+    'predictions over the choice': (None, ['photos', '--labels', 'labels.csv', '--out', 'x.csv', '--predictions', 'x.csv'], 'name two files'),
+    'predictions over the choice, by another name': (None, ['photos', '--labels', 'labels.csv', '--out', 'x.csv', '--predictions', 'empty/../x.csv'], 'name two files'),
+    'predictions over labels': (None, ['photos', '--labels', 'labels.csv', '--predictions', 'labels.csv'], 'labels.csv would be lost'),
+    'predictions over others, maybe corrected by hand': (lambda: spoil('all.csv', b'image,label,predicted,probability\n00 #.png,,cat,.5\n'), ['photos', '--labels', 'labels.csv', '--predictions', 'all.csv'], 'all.csv would be lost'),
+    'predictions where nothing is labelled': (None, ['photos', '--predictions', 'c.csv'], 'no class can be predicted'),
+    'a pattern without quotes': (None, ['labels.csv', '--labels', 'labels.csv'], 'A pattern of files has to stand in quotes'),
     'a pattern of no file': (None, ['photos', '--labels', 'batches/*.csv'], 'No file is called like batches/*.csv'),
     'Label Studio without classes': (None, ['photos', '--label-studio', 'tasks.json'], 'needs the names of the classes'),
 }

@@ -31,7 +31,7 @@ class Recipe:
     weight_decay:float=1e-4 # Decoupled weight decay of AdamW
     temperature:float=.2 # Temperature of the contrastive loss
     flip:bool=True # Is a mirrored image still the same thing? Not for digits
-    recolour:bool=False # Is an image in other colours still the same thing? Grey ones stay as they are
+    recolour:bool=False # Is an image in other colours still the same thing? For images of three channels
     seed:int=0 # Seed of nets, order and augmentations, ≥ 0
 
     def __post_init__(self):
@@ -88,9 +88,9 @@ def recoloured(
 )->Tensor: # Like x
     "Images in other colours, a fifth of them in greys."
     n = len(x)
-    hue, strength = uniform(g, n, low=-.2, high=.2), uniform(g, n, high=1.8)
-    some = uniform(g, n) > .2
-    return turned(x, hue, strength*some).clamp(0, 1)
+    hue, strength = uniform(g, n, low=-.2, high=.2), uniform(g, n, low=.2, high=1.8)
+    coloured = uniform(g, n) > .2
+    return turned(x, hue, strength*coloured).clamp(0, 1)
 
 # %% ../../nbs/beyond/contrast.ipynb #609e5c2b
 def erased(
@@ -114,9 +114,9 @@ def augmented(
     recolour:bool=False, # Whether colours change, where there are three channels
 )->Tensor: # Like x
     "Another look at each image."
-    if recolour and x.shape[1] == 3: x = recoloured(x, g)
-    gamma = uniform(g, *x.shape[:2], 1, 1, low=-.7, high=.7).exp()
+    gamma = uniform(g, len(x), 1, 1, 1, low=-.7, high=.7).exp()
     lit = moved(x, g, flip).clamp(1e-6, 1)**gamma
+    if recolour and x.shape[1] == 3: lit = recoloured(lit, g)
     return erased(lit, g)
 
 # %% ../../nbs/beyond/contrast.ipynb #8f88f9d4

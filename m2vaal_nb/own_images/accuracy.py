@@ -159,7 +159,7 @@ def advice(
     "How good the predictions are and whether more labels help, with intervals of 95%."
     why = what_is_missing(found, classes)
     gains = found['all'].astype(int) - found.half.astype(int)
-    mean, least, most = [f'{100*v:+.0f}' for v in interval(gains)]
+    mean, least, most = [f'{round(100*v):+d}' for v in interval(gains)]
     share = 1 - 1/folds
     verdict = whether_more(gains, worth)
     says = f'{verdict}: learning from {share:.0%} of them instead of {share/2:.0%}'

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CURVE', 'LEAST', 'SURE', 'TOO_EARLY', 'NO_GAIN', 'LEANS', 'LUCK', 'NO_BETTER', 'audit_order', 'audit_run',
            'audit_part', 'audit_ids', 'audited_images', 'audit_plan', 'n_trainings', 'learned_from', 'Audit',
-           'one_fold', 'cross_fit', 'shares', 'class_table', 'how_accurate', 'in_points', 'sure_table', 'how_sure',
-           'gain_by_choosing', 'whether_choosing', 'does_choosing_help', 'when_to_stop', 'curve', 'audit_says',
-           'label_probabilities', 'suspects', 'agreement']
+           'one_fold', 'cross_fit', 'shares', 'class_table', 'how_accurate', 'in_points', 'calibration', 'sure_table',
+           'how_sure', 'gain_by_choosing', 'whether_choosing', 'does_choosing_help', 'when_to_stop', 'curve',
+           'audit_says', 'label_probabilities', 'suspects', 'agreement']
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10004
 import hashlib, math
@@ -225,29 +225,43 @@ def in_points(
     high:float, # Upper end
 )->str: # Such as: +6 points (+1 to +11)
     "A difference of accuracies, as people write it."
-    mean, low, high = [f'{100*v:+.0f}' for v in (mean, low, high)]
+    mean, low, high = [f'{round(100*v):+d}' for v in (mean, low, high)]      # no -0
     return f'{mean} points ({low} to {high})'
+
+def calibration(
+    probability, # (n,) of what was predicted
+    right, # (n,) was it right?
+    rare:float=.05, # What is called rare
+)->str: # overconfident, underconfident, or nothing
+    "Whether fewer or more predictions are right than their probabilities say, by an exact test."
+    from scipy.stats import poisson_binom
+    n_right = poisson_binom(np.clip(np.asarray(probability), 0, 1))
+    if n_right.cdf(np.sum(right)) < rare/2: return 'overconfident'
+    return 'underconfident' if n_right.sf(np.sum(right) - 1) < rare/2 else ''
 
 SURE = {'below 50%': 0, '50 to 70%': .5, '70 to 90%': .7, '90 to 99%': .9, '99% or more': .99}
 
 def sure_table(
     audit:Audit, # What was found
     least:int=LEAST, # Images that are enough to say something, at least 1
-)->pd.DataFrame: # Probability of the prediction -> n, right, accuracy, low, high
+)->pd.DataFrame: # Probability of the prediction -> n, right, accuracy, low, high, said (mean), verdict
     "How good the predictions are by how sure a model is."
-    bands = pd.cut(audit.table.probability, [*SURE.values(), np.inf], right=False, labels=[*SURE])
-    return shares(audit, bands, least)
+    probability, right = audit.table.probability, audit.table['all']
+    bands = pd.cut(probability, [*SURE.values(), np.inf], right=False, labels=[*SURE])
+    found = shares(audit, bands, least).assign(said=probability.groupby(bands, observed=False).mean())
+    def verdict(band): return calibration(probability[bands == band], right[bands == band], .05/len(SURE))
+    return found.assign(verdict=[verdict(band) if n >= least else '' for band,n in found.n.items()])
 
 def how_sure(
     audit:Audit, # What was found
 )->str:
     "Whether the probabilities are as high as they should be."
     said, right = audit.table.probability, audit.table['all']
-    off, low, high = interval(said - right)
-    verdict = 'not seen to be more or less sure than they should be'
-    if low > 0 or high < 0: verdict = 'too sure' if low > 0 else 'not sure enough'
-    return (f'Models are {verdict}: the probability of what they predict is {said.mean():.0%} on average, '
-            f'and differs from how often it is right by {in_points(off, low, high)}.')
+    verdict = calibration(said, right) or 'neither seen to be overconfident nor underconfident'
+    first = (f'Probabilities are {verdict} on average: they say {said.mean():.0%}, and {right.mean():.0%} '
+             'of the predictions are right.')
+    bands = [f'Those of {band} by themselves are {v}.' for band,v in sure_table(audit).verdict.items() if v]
+    return ' '.join([first, *bands])
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10051
 TOO_EARLY = 'It is too early to say whether choosing helps here'

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['VIEWS', 'Backbone', 'without_head', 'torchvision_backbone', 'timm_backbone', 'inner_weights', 'load_weights',
            'without_warnings', 'backbone_for', 'part_files', 'taken_up', 'rows_of', 'read_batch', 'embed_batches',
-           'passes_for', 'at_home', 'learned_rows', 'images_sha', 'made_by', 'check_embeddings', 'write_embeddings',
-           'settings_for', 'embed_folder']
+           'passes_for', 'at_home', 'recipe_for', 'learned_rows', 'images_sha', 'made_by', 'check_embeddings',
+           'write_embeddings', 'settings_for', 'embed_folder']
 
 # %% ../../nbs/own_images/embed.ipynb #6f3441d9
 import hashlib, io, json, logging, time, zipfile
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +229,17 @@ def at_home(path:Path)->str:
     home = Path.home()
     return f'~/{path.relative_to(home).as_posix()}' if path.is_relative_to(home) else str(path)
 
+def recipe_for(
+    x_N:Tensor, # (N, channels, height, width) uint8 images
+    asked:dict, # Fields of a recipe
+    say:Callable=print, # Told what it takes for granted
+)->Recipe:
+    "A recipe that fits the images: those without colours have no other ones."
+    recipe = Recipe(**asked)
+    if x_N.shape[1] != 3: return replace(recipe, recolour=False)
+    if recipe.recolour: say('In other colours an image is taken for the same thing; --no-recolour where it is not.')
+    return recipe
+
 def learned_rows(
     x_N:Tensor, # (N, channels, height, width) uint8 images
     recipe:Recipe, # How to learn
@@ -346,7 +357,7 @@ def embed_folder(
         if backbone == 'learned':
             seen = see_images(folder, paths, square(made['size']), skip_bad=skip_bad)
             names, bad = list(seen.headers), seen.bad
-            rows = learned_rows(seen.x_N, Recipe(**made['recipe']), say).numpy()
+            rows = learned_rows(seen.x_N, recipe_for(seen.x_N, made['recipe'], say), say).numpy()
         else:
             net = backbone_for(backbone, weights, pretrained)
             rows, bad = embed_batches(folder, paths, net, out, made, batch, device, say)

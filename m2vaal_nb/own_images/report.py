@@ -259,12 +259,12 @@ NO_AUDIT = ('Nothing here says how good the predictions are: no part of the labe
 EARLY = f'Too few labels are drawn at random yet to say how good the predictions are; {LEAST} of them are enough.'
 
 def share_rows(
-    found:pd.DataFrame, # Group of images -> n, right, accuracy, low, high
+    found:pd.DataFrame, # Group of images -> n, right, accuracy, low, high, and perhaps said (by probabilities)
 ): # Rows of a table
     "How good the predictions of groups of images are."
     for c in found[found.n > 0].itertuples():
-        few = Em('too few to say')
-        yield c.Index, f'{c.right} of {c.n}', few if np.isnan(c.accuracy) else bar(c.low, c.accuracy, c.high)
+        few, said = Em('too few to say'), [f'{c.said:.0%}'] if 'said' in found else []
+        yield c.Index, *said, f'{c.right} of {c.n}', few if np.isnan(c.accuracy) else bar(c.low, c.accuracy, c.high)
 
 def numbers(
     f:Findings, # What to tell
@@ -276,14 +276,14 @@ def numbers(
     wrong = [(c.label, c.predicted, f'{c.n} of {c.of}') for c in confusions(f.audit).itertuples()]
     about_curve = 'Models that learned from a part of the labels, on the same images. The band is the interval of 95%.'
     about_bars = P('The line is what was found, the bar its interval of 95%.', cls='note')
-    def by(title, column, found, *says):
-        return Section(H2(title), *says, table((column, 'right', ''), share_rows(found), 'bars'), about_bars)
+    def by(title, columns, found, *says):
+        return Section(H2(title), *says, table((*columns, 'right', ''), share_rows(found), 'bars'), about_bars)
     return [
         Section(head, P(accuracy), P(baseline), line_chart(curve(f.audit)), P(about_curve, cls='note')),
         Section(H2('When to stop'), P(when_to_stop(f.audit))),
         Section(H2('Does choosing help here?'), P(does_choosing_help(f.audit))),
-        by('By class', 'class', class_table(f.audit)),
-        by('What a probability is worth', 'probability', sure_table(f.audit), P(how_sure(f.audit))),
+        by('By class', ['class'], class_table(f.audit)),
+        by('Can probabilities be trusted?', ['probability', 'mean'], sure_table(f.audit), P(how_sure(f.audit))),
         Section(H2('What is taken for what'), table(('it is', 'predicted', ''), wrong))]
 
 # %% ../../nbs/own_images/report.ipynb #b0d10046
