@@ -377,7 +377,7 @@ def label_sources(
 @dashed
 def m2vaal_query(
     images:str=None, # A folder of images, with its subfolders; optional with --embeddings
-    labels:str=None, # A CSV (image,label), an export of Label Studio, the word folders; several with commas, or "b/*.csv"
+    labels:str=None, # A CSV (image,label), Label Studio's export, the word folders; several with commas, or "b/*.csv"
     budget:str='20', # How many images to choose
     method:str=None, # margin for images, linear_doubt_area for embeddings; or random, vaal, linear_badge, ...
     out:str='next.csv', # The choice, best first where the method ranks, with an empty column label to fill in
