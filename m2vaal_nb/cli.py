@@ -27,9 +27,11 @@ def say(
     text, # Line to print
     file=None, # Where to; standard output by default
 ):
-    "Print at once, above any progress bar."
+    "Print at once, above any progress bar; where nobody listens any more, go on in silence."
     from tqdm import tqdm
-    with tqdm.external_write_mode(file): print(text, file=file, flush=True)
+    with tqdm.external_write_mode(file):
+        try: print(text, file=file, flush=True)
+        except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), (file or sys.stdout).fileno())
 
 # %% ../nbs/cli.ipynb #a0e5814b
 GOES_ON = 'What was finished is on disk: the same command goes on from there.'
@@ -335,7 +337,15 @@ def options_of(
 )->dict: # Name of a parameter -> value
     "What a command line says."
     first = next(iter(signature(func).parameters))
-    options = vars(parser_of(func).parse_args([*map(with_dashes, words)]))
+    parser, words = parser_of(func), [*map(with_dashes, words)]
+    names = [word.partition('=')[0] for word in words if word.startswith('--')]
+    twice = [name for i,name in enumerate(names) if name in names[:i]]
+    if twice: parser.error(f'{twice[0]} is given twice; several files stand behind one, with commas between them')
+    options, unknown = parser.parse_known_args(words)
+    files = any(map(os.path.isfile, unknown))
+    hint = '; a pattern of files has to stand in quotes' if files else ''
+    if unknown: parser.error(f'unrecognized arguments: {" ".join(unknown)}{hint}')
+    options = vars(options)
     if options.get('bare') is not None: options[first] = options['bare']
     return {name: options[name] for name in func.__annotations__}
 
@@ -402,7 +412,9 @@ def m2vaal_query(
             from m2vaal_nb.own_images.folder import query_folder
             if embeddings: import sklearn.linear_model # for heads on features
         if images and Path(images).is_file():
-            raise ValueError(f"There is no folder {images}: it is a file. A pattern of files has to stand in quotes.")
+            is_table = Path(images).suffix in ('.npz', '.npy', '.pt', '.parquet')
+            hint = f'--embeddings {images}' if is_table else 'A pattern of files has to stand in quotes.'
+            raise ValueError(f"There is no folder {images}: it is a file. {hint}")
         labels, classes = label_sources(labels or ''), split_names(classes or '')
         if audit is not None: audit = parse_number(audit, '--audit')
         query_folder(images, labels, budget, method, out, label_studio, classes, url=url, seed=seed,

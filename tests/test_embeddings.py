@@ -293,6 +293,8 @@ def test_bad_files_stop_nothing_and_are_listed(here, capsys):
     query_folder('photos', [], 3, embeddings='z.npz', skip_bad=True, say=said.append)
     with pytest.raises(ValueError, match='2 of 10 images have no embedding'): query_folder('photos', [], 3, embeddings='z.npz')
     for name in truth: os.remove(f'photos/{name}')
+    with pytest.raises(ValueError, match='z.npz would be lost: it holds no image of this folder'): untrained(batch=3, skip_bad=True)
+    os.remove('z.npz')
     with pytest.raises(ValueError, match='none is left'): untrained(batch=3, skip_bad=True)
 
 def test_up_to_date_until_an_image_changes(here):
@@ -495,3 +497,21 @@ def test_embeddings_of_another_folder_are_not_taken_for_those_of_this(skip, tmp_
     with pytest.raises(ValueError, match='z.npz: The folder has no image'): embeddings.for_images(z, ['x.png', 'y.png'], skip)
     half = [*NAMES[:20], *(f'other{i}.jpg' for i in range(20))]
     assert not skip or len(embeddings.for_images(z, half, skip)[0]) == 20
+
+def test_images_written_anew_are_told(tmp_path, monkeypatch):
+    "When one is written again, comes, or goes; not when nothing changed, nor for embeddings that others made."
+    monkeypatch.chdir(tmp_path)
+    scenes('photos', 12)
+    embed_folder('photos', 'z.npz', passes=1, size=8, say=str)
+    def told(**kw):
+        said = []
+        query_folder('photos', [], 3, embeddings='z.npz', say=said.append, **kw)
+        return 'written anew since z.npz was made' in '\n'.join(said)
+    first, *_ = sorted(read_embeddings('z.npz').names)
+    assert not told()
+    os.utime(f'photos/{first}', (1, 1))
+    assert told()
+    os.remove(f'photos/{first}')
+    assert told()
+    with np.load('z.npz') as z: np.savez('z.npz', embeddings=z['embeddings'], names=z['names'])
+    assert not told()

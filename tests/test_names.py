@@ -274,6 +274,7 @@ NOTES = { # what the labels are: (labels, --classes, lines that are said)
     'mostly nan': (['cat']*2 + ['dog']*2 + ['nan']*9, (), ['13 labelled, 3 classes: nan 9, cat 2, dog 2.', 'Almost all labels (9 of 13) are nan: leave cells without a label empty.']),
     'mostly NA and None': (['cat']*2 + ['NA']*2 + ['None']*2, (), ['6 labelled, 3 classes: cat 2, NA 2, None 2.', 'Almost all labels (4 of 6) are NA, None: leave cells without a label empty.']),
     'many of them none': (['cat']*3 + ['none']*5, (), ['8 labelled, 2 classes: none 5, cat 3.']),
+    'doubt as a class': (['cat']*3 + ['dog']*3 + ['?', 'n/a'], (), ['8 labelled, 4 classes: cat 3, dog 3, ? 1, n/a 1.', 'Classes with only one label: ?, n/a.', 'Counted as classes: ?, n/a. Leave cells without a label empty.']),
     'dates': (['1-Feb']*2 + ['2026-02-01']*2, (), ['4 labelled, 2 classes: 1-Feb 2, 2026-02-01 2.', 'A spreadsheet may have made these labels of other names: 1-Feb, 2026-02-01.']),
     'a wrong encoding': (['KÃ¤se']*2 + ['dog']*2, (), ['4 labelled, 2 classes: KÃ¤se 2, dog 2.', 'These labels look as if they were read in a wrong encoding: KÃ¤se.']),
     'many classes': ([f'c{i}' for i in range(25) for _ in 'ab'], (), [f"50 labelled, 25 classes: {', '.join(f'c{i} 2' for i in range(20))}, 5 more."])}

@@ -164,7 +164,7 @@ def answers(counts, labels=('cat', 'dog')):
 
 ADVICE = { # what is known: (the labels, what is said of more labels, and what else)
     'they help': (answers((10, 50, 10, 30)), 'More labels help', '(+27 to +53). How often that interval holds was not checked.'),
-    'they do not': (answers((100, 5, 5, 890)), 'More labels have stopped helping', 'on the 1000 labels at hand; those that were chosen are no random sample.'),
+    'they do not': (answers((100, 5, 5, 890)), 'More labels have stopped helping', 'on the 1000 labels at hand; those that were chosen are no random sample, and often harder than the rest.'),
     'few that agree': (answers((0, 0, 0, 12)), 'It is too early to say', 'By class: cat 6 of 6, dog 6 of 6.'),
     'few that do not': (answers((3, 6, 3, 24)), 'It is too early to say', 'changed it by +8 points'),
     'no class is known': (answers((0, 0, 0, 200)).drop(columns='label'), 'cannot tell', 'their classes are not known'),
@@ -263,7 +263,8 @@ def test_all_images_in_the_end(photos, capsys, labelled):
     pd.DataFrame(dict(image=photos, label=[c if i < labelled else None for i,c in enumerate(truth)])).to_csv('some.csv', index=False)
     query('photos', '--labels', 'some.csv', '--budget', '5', '--steps', '40', '--predictions', 'all.csv')
     out, err = capsys.readouterr()
-    assert f'all.csv: all 30 images, {labelled} of them with their label, {30 - labelled} with what is predicted.' in out and not err
+    rest = '.' if labelled == 30 else f', {30 - labelled} with what is predicted: by its probabilities, '
+    assert f'all.csv: all 30 images, {labelled} of them with their label{rest}' in out and not err
     found = pd.read_csv('all.csv')
     assert list(found) == ['image', 'label', 'predicted', 'probability'] and list(found.image) == photos and list(found.label[:labelled]) == truth[:labelled]
     assert found.label[labelled:].isna().all() and found.probability[:labelled].isna().all() and found.probability[labelled:].between(1/3, 1).all()
@@ -290,6 +291,30 @@ def test_predictions_when_the_only_labelled_images_are_bad(photos, capsys):
     there = sorted(os.listdir())
     with pytest.raises(SystemExit): query('photos', '--labels', 'one.csv', '--classes', 'cat,dog', '--skip-bad', '--predictions', 'all.csv')
     assert 'no class can be predicted' in capsys.readouterr().err and sorted(os.listdir()) == there
+
+@pytest.mark.parametrize('words, says', [
+    (['photos', '--labels', 'labels.csv', 'two.csv', 'three.csv'], 'unrecognized arguments: two.csv three.csv; a pattern of files has to stand in quotes'),
+    (['photos', '--labels', 'labels.csv', 'else', 'more'], 'unrecognized arguments: else more\n'),
+    (['photos', '--labels', 'labels.csv', '--labels=two.csv'], '--labels is given twice; several files stand behind one, with commas between them')])
+def test_more_words_than_asked_for(photos, capsys, words, says):
+    for name in 'two.csv', 'three.csv': Path(name).touch()
+    with pytest.raises(SystemExit) as stop: query(*words)
+    assert stop.value.code == 2 and says in capsys.readouterr().err
+
+@pytest.mark.parametrize('words, says', [
+    (['z.npz'], 'There is no folder z.npz: it is a file. --embeddings z.npz'), (['photos', '--labels', 'photos'], 'photos is a folder: name files, or a pattern such as "photos/*.csv".')])
+def test_a_file_for_a_folder_and_a_folder_for_a_file(photos, capsys, words, says):
+    Path('z.npz').touch()
+    with pytest.raises(SystemExit): query(*words)
+    assert says in capsys.readouterr().err
+
+def test_who_stops_listening_gets_the_files(photos):
+    "As in: m2vaal_query … | head -1."
+    import subprocess
+    code = "from m2vaal_nb.cli import m2vaal_query; m2vaal_query()"
+    p = subprocess.Popen([sys.executable, '-c', code, 'photos', '--labels', 'labels.csv', '--budget', '3', '--steps', '1'], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    p.stdout.close()
+    assert p.stderr.read() == b'' and p.wait() == 0 and len(pd.read_csv('next.csv')) == 3
 
 def test_labels_by_a_pattern(photos, capsys):
     table = pd.read_csv('labels.csv')

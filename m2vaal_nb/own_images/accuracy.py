@@ -112,7 +112,7 @@ def how_good(
     low, high = wilson(right, n)
     accuracy = f'{right/n:.0%} ({low:.0%} to {high:.0%})'
     said = [f'Accuracy {accuracy}, by cross-validation on the {n} labels at hand; '
-            'those that were chosen are no random sample.']
+            'those that were chosen are no random sample, and often harder than the rest.']
     if 'label' not in found: return said
     counts = found.label.value_counts()
     largest, share = counts.index[0], counts.iloc[0]/n

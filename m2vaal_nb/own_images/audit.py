@@ -213,7 +213,7 @@ def how_accurate(
     others = [f'{c.Index} {c.n}' for c in few.itertuples()]
     said = [f'Accuracy {right/n:.0%} ({low:.0%} to {high:.0%}), measured on {n} images drawn at random, '
             'each predicted by a model that had not seen it.',
-            f'Always naming the largest class would be right for {audit.table.largest.mean():.0%}.']
+            f'Always naming the class with most labels would be right for {audit.table.largest.mean():.0%}.']
     if classes: said.append(f'By class: {listed(classes)}.')
     if others: said.append(f'Classes with fewer than {LEAST} of these images: {listed(others)}.')
     return said
@@ -343,7 +343,7 @@ def audit_says(
     behind = len(audit_run(order[n+1:], pool.labelled))
     if behind >= 3: said.append(
         f'{names[order[n]]} has no label and holds up the audit, for the {behind} images behind it have one: '
-        'label it, or take it out of the folder.')
+        'label it when it is asked for, or take it out of the folder.')
     return '\n'.join(said)
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10071

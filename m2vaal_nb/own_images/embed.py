@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['VIEWS', 'Backbone', 'without_head', 'torchvision_backbone', 'timm_backbone', 'inner_weights', 'load_weights',
            'without_warnings', 'backbone_for', 'part_files', 'taken_up', 'rows_of', 'read_batch', 'embed_batches',
-           'passes_for', 'at_home', 'recipe_for', 'learned_rows', 'images_sha', 'made_by', 'check_embeddings',
-           'write_embeddings', 'settings_for', 'embed_folder']
+           'passes_for', 'at_home', 'recipe_for', 'learned_rows', 'check_embeddings', 'write_embeddings',
+           'settings_for', 'embed_folder']
 
 # %% ../../nbs/own_images/embed.ipynb #6f3441d9
 import hashlib, io, json, logging, time, zipfile
@@ -29,6 +29,7 @@ from ..foundations.names import did_you_mean
 from ..data import DATASETS, Dataset
 from ..beyond.contrast import Recipe
 from ..beyond.representation import Learned, embed, in_cache, read_tensors
+from .embeddings import images_sha, made_by
 from .files import ALL_KINDS, image_paths
 from .images import check_bad, see_images, square
 from .labels import listed
@@ -237,7 +238,8 @@ def recipe_for(
     "A recipe that fits the images: those without colours have no other ones."
     recipe = Recipe(**asked)
     if x_N.shape[1] != 3: return replace(recipe, recolour=False)
-    if recipe.recolour: say('In other colours an image is taken for the same thing; --no-recolour where it is not.')
+    if recipe.recolour: say('In other colours an image is taken for the same thing. Where it is not, '
+                            '--no-recolour may be better, or worse: an --audit tells which.')
     return recipe
 
 def learned_rows(
@@ -262,31 +264,19 @@ def learned_rows(
     return embed(nets, x_N, recipe.kind)
 
 # %% ../../nbs/own_images/embed.ipynb #20bfda12
-def images_sha(
-    folder:Path, # Where they are
-    paths:list, # Of its images
-)->str:
-    "A hash that changes when an image comes, goes or is written again."
-    found = [(path, (folder/path).stat()) for path in paths]
-    lines = [f'{path}\t{of.st_size}\t{of.st_mtime_ns}' for path,of in found]
-    return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
-
-def made_by(
-    path:Path, # A file of embeddings
-)->dict|None: # None where it is not one of ours
-    "From what and how a file was made."
-    try:
-        with np.load(path, allow_pickle=False) as z: return json.loads(str(z['made']))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile): return None
-
 def check_embeddings(
     out:Path, # To be written
+    paths=(), # Of the images
 ):
-    "`ValueError` when a file cannot be written, or holds what is not ours to overwrite."
+    "`ValueError` when a file cannot be written, or holds what is not ours to overwrite, or other images."
     if out.suffix != '.npz': raise ValueError(f"Embeddings are written as .npz: {out} ends otherwise.")
     check_folder(out.parent)
     if out.exists() and made_by(out) is None:
         raise ValueError(f"{out} would be lost: it was not written by this command, so name another file.")
+    if not paths or not out.exists(): return
+    with np.load(out, allow_pickle=False) as z: names = z['names'].tolist()
+    if {*paths}.isdisjoint(names):
+        raise ValueError(f"{out} would be lost: it holds no image of this folder, so name another file.")
 
 # %% ../../nbs/own_images/embed.ipynb #fdcc2eda
 def write_embeddings(
@@ -345,7 +335,7 @@ def embed_folder(
     folder, out = Path(images), Path(out)
     batch, device = as_int(batch, 'batch', low=1), pick_device(device)
     paths = image_paths(images, ALL_KINDS)
-    check_embeddings(out)
+    check_embeddings(out, paths)
     made = settings_for(backbone, len(paths), size, passes, seed, weights, flip, recolour)
     made |= dict(images=images_sha(folder, paths), pretrained=pretrained)
     if made_by(out) == made:

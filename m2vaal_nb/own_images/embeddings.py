@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['NAMES', 'ROWS', 'TABLES', 'BROKEN', 'HALVED', 'MEASURE', 'entry', 'npz_table', 'npy_table', 'torch_table',
            'numbered_columns', 'frame_table', 'csv_table', 'parquet_table', 'read_table', 'as_names', 'checked_lengths',
-           'unit_rows', 'Embeddings', 'read_embeddings', 'matched', 'for_images', 'made_up_files', 'bench_queries']
+           'unit_rows', 'Embeddings', 'read_embeddings', 'matched', 'for_images', 'images_sha', 'made_by',
+           'made_up_files', 'bench_queries']
 
 # %% ../../nbs/own_images/embeddings.ipynb #34c53bd0
-import json, re, subprocess, sys, tempfile, zipfile, zlib
+import hashlib, json, re, subprocess, sys, tempfile, zipfile, zlib
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -223,6 +224,24 @@ def for_images(
     kept = [path for path in paths if path in row_of]
     found = z.at([row_of[path] for path in kept])
     return replace(found, names=kept), notes
+
+# %% ../../nbs/own_images/embeddings.ipynb #e3bb80cc
+def images_sha(
+    folder:Path, # Where they are
+    paths:list, # Of its images
+)->str:
+    "A hash that changes when an image comes, goes or is written again."
+    found = [(path, (folder/path).stat()) for path in paths]
+    lines = [f'{path}\t{of.st_size}\t{of.st_mtime_ns}' for path,of in found]
+    return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
+
+def made_by(
+    path:Path, # A file of embeddings
+)->dict|None: # None where it is not one of ours
+    "From what and how a file was made."
+    try:
+        with np.load(path, allow_pickle=False) as z: return json.loads(str(z['made']))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile): return None
 
 # %% ../../nbs/own_images/embeddings.ipynb #b62747df
 def made_up_files(

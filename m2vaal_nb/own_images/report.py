@@ -417,6 +417,7 @@ section { margin-top: 2rem }
 .bar { display: block; width: 100%; height: .8rem }
 table { border-collapse: collapse; max-width: 100%; font-size: .95rem }
 th { text-align: left; font-weight: 600; color: var(--soft) }
+th, td:not(:first-child) { white-space: nowrap }
 th, td { padding: .15rem .9rem .15rem 0; overflow-wrap: anywhere }
 .bars { width: 100%; max-width: 34rem }
 .bars td:last-child { width: 50% }
