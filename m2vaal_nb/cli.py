@@ -402,7 +402,7 @@ def m2vaal_query(
     seed:str='0', # A whole number
     url:str='/data/local-files/?d=', # Stands before an image's path in Label Studio's tasks
     device:str='auto', # auto, cpu or cuda
-    skip_bad:bool=False, # Leave out images that cannot be read, or have no embedding
+    skip_bad:bool=False, # Leave out images that cannot be read, or have no embedding, and labels whose image is gone
 ):
     "Which of your images to label next."
     with one_sentence_errors('m2vaal_query', 'Files are written whole or not at all: give the command again.'):

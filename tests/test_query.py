@@ -308,6 +308,24 @@ def test_a_file_for_a_folder_and_a_folder_for_a_file(photos, capsys, words, says
     with pytest.raises(SystemExit): query(*words)
     assert says in capsys.readouterr().err
 
+@pytest.mark.parametrize('kind', ['csv', 'json'])
+def test_labels_of_images_that_are_gone(photos, capsys, kind):
+    "Refused, or left out where that is asked for; all of them gone is another folder."
+    if kind == 'json':
+        def task(name): return dict(id=1, data=dict(image=name, path=name), annotations=[dict(was_cancelled=False, result=[dict(type='choices', from_name='label', to_name='image', value=dict(choices=['cat' if name < '05' else 'dog']))])])
+        Path('l.json').write_text(json.dumps([task(name) for name in photos[:9]]))
+    else: os.rename('labels.csv', 'l.csv')
+    words = ['photos', '--labels', f'l.{kind}', '--budget', '3', '--steps', '1']
+    for name in photos[:2]: os.remove(f'photos/{name}')
+    with pytest.raises(SystemExit): query(*words)
+    assert 'no image 00 #.png' in capsys.readouterr().err
+    query(*words, '--skip-bad')
+    out = capsys.readouterr().out
+    assert f'l.{kind}: labels of images that are gone, left out: 2 (00 #.png, 01 #.png).' in out and '28 images, 7 of them labelled' in out
+    for name in photos[2:9]: os.remove(f'photos/{name}')
+    with pytest.raises(SystemExit): query(*words, '--skip-bad', '--out', 'other.csv')
+    assert 'has no image' in capsys.readouterr().err
+
 def test_who_stops_listening_gets_the_files(photos):
     "As in: m2vaal_query … | head -1."
     import subprocess

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['UNSEEN', 'JOINERS', 'LETTERS', 'UNLISTED', 'UPLOADED', 'normal_name', 'reread', 'loose_name', 'like_name',
            'did_you_mean', 'is_slip', 'offered', 'readings', 'stored_names', 'normal_path', 'endings', 'one_place',
-           'near_image', 'no_image', 'is_rooted', 'no_matches', 'all_endings', 'match_paths']
+           'near_image', 'no_image', 'is_rooted', 'no_matches', 'all_endings', 'without_image', 'left_out',
+           'match_paths']
 
 # %% ../../nbs/foundations/names.ipynb #dff26bd3
 import posixpath, re, unicodedata
@@ -206,6 +207,23 @@ def all_endings(
     return {r: endings(r, at, stored) for r in references}
 
 # %% ../../nbs/foundations/names.ipynb #cffbd24b
+def without_image(
+    references, # Paths or addresses of images, as somebody else wrote them
+    paths, # Images of the folder, relative to it and with slashes
+)->list: # Those that end in none; none of them where that would be all
+    "Which references are of no image of a folder."
+    found = all_endings(list(references), list(paths))
+    gone = [r for r,ends in found.items() if not ends]
+    return gone if len(gone) < len(found) else []
+
+def left_out(
+    gone:list, # References without an image
+    name, # Of the file that they stand in
+)->str:
+    "What is said of labels whose image is gone."
+    more = ', …' if gone[3:] else ''
+    return f"{name}: labels of images that are gone, left out: {len(gone)} ({', '.join(gone[:3])}{more})."
+
 def match_paths(
     references, # Paths or addresses of images, as somebody else wrote them
     paths, # Images of the folder, relative to it and with slashes

@@ -19,7 +19,7 @@ from xml.sax.saxutils import quoteattr
 
 import pandas as pd
 
-from ..foundations.names import match_paths, normal_name, readings
+from ..foundations.names import left_out, match_paths, normal_name, readings, without_image
 
 # %% ../../nbs/interop/label_studio.ipynb #17b6db91
 def label_studio_config(
@@ -322,6 +322,7 @@ def read_export(
     path:str|Path, # Exported as JSON, JSON-MIN, CSV or TSV
     paths, # Images of the folder, relative to it and with slashes
     say:Callable=print, # Told what there is to know about it, in a line each
+    skip:bool=False, # Are labels left out whose image is not there?
 )->dict: # Path -> class name
     "The labels of an export of Label Studio."
     tasks, paths = read_tasks(path), dict.fromkeys(paths)
@@ -334,6 +335,9 @@ def read_export(
             else: idle[idleness(t)] += 1
     except (AttributeError, KeyError, TypeError):
         raise not_an_export(path, 'a task has another form') from None
+    gone = without_image([reference for reference,_ in said], paths) if skip else []
+    if gone: say(left_out(gone, path))
+    said = [(reference, given) for reference,given in said if reference not in gone]
     matched = match_paths([reference for reference,_ in said], paths)
     votes = defaultdict(list)
     for reference,given in said: votes[matched[reference]] += given

@@ -93,7 +93,7 @@ def known_folder(
     z, notes = embeddings and read_embeddings(embeddings), []
     folder = None if images is None else Path(images)
     paths = z.names if folder is None else image_paths(folder, ALL_KINDS)
-    try: y_N, classes = read_labels(labels, paths, classes, say=notes.append)
+    try: y_N, classes = read_labels(labels, paths, classes, notes.append, skip_bad)
     except ValueError as e: raise ValueError(in_words(e, folder, z)) from None
     notes = [in_words(note, folder, z) for note in notes]
     if z is None: return Known(folder, paths, y_N, classes, tuple(notes))
@@ -368,7 +368,7 @@ def query_folder(
     url:str='/data/local-files/?d=', # What stands before an image's path in Label Studio's tasks
     seed:int=0, # Run seed, of training and ties
     device:str='auto', # 'auto', 'cpu' or 'cuda'
-    skip_bad:bool=False, # Are images left out that cannot be read, or have no embedding?
+    skip_bad:bool=False, # Are images left out that cannot be read, or have no embedding, and labels without image?
     embeddings:str|Path|None=None, # A file of embeddings, in the place of what nets would see
     audit:float|None=None, # Part of the labels that is drawn at random and measures, such as .2
     report:str|Path|None=None, # An HTML file on what is known, and what to label next

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..foundations.names import (
-    did_you_mean, is_slip, loose_name, match_paths, normal_name, reread)
+    did_you_mean, is_slip, left_out, loose_name, match_paths, normal_name, reread, without_image)
 from ..interop.label_studio import is_export, read_export
 from .files import as_classes, csv_rows, encoding_note, read_text, rows_by_path
 
@@ -36,13 +36,17 @@ def csv_labels(
     path:str|Path, # A table with the columns image and label
     paths:list|None=None, # Images of the folder; by default they are called as they are in the file
     say:Callable=print, # Told what was assumed about the file, and which of its images are not there
+    skip:bool=False, # Are labels left out whose image is not there?
 )->dict: # Image -> class name
     "Labels from a CSV; where `label` is empty, there is none."
     text = read_text(path)
     rows = csv_rows(text)
     named = {image: row for image,row in rows.items() if normal_name(row.values['label'])}
-    by_image = named if paths is None else rows_by_path(named, paths, text.name)
     unnamed = [image for image in rows if image not in named]
+    gone = without_image(named, paths) if skip and paths else []
+    if gone: say(left_out(gone, text.name))
+    for image in gone: del named[image]
+    by_image = named if paths is None else rows_by_path(named, paths, text.name)
     for note in (encoding_note(text), gone_note(unnamed, paths, text.name)):
         if note: say(note)
     return {image: normal_name(row.values['label']) for image,row in by_image.items()}
@@ -52,13 +56,14 @@ def file_labels(
     path:str|Path, # A CSV, or an export of Label Studio
     paths:list, # Images of the folder
     say:Callable=print, # Told what there is to know about it
+    skip:bool=False, # Are labels left out whose image is not there?
 )->dict: # Path -> class name
     "Labels from a file."
     if Path(path).is_dir(): raise ValueError(f"{path} is a folder: name files, or a pattern such as \"{path}/*.csv\".")
     if not Path(path).is_file(): raise ValueError(f"There is no file {path}.")
     is_json = Path(path).suffix.lower() == '.json'
     read = read_export if is_json or is_export(path) else csv_labels
-    return read(path, paths, say)
+    return read(path, paths, say, skip)
 
 # %% ../../nbs/own_images/labels.ipynb #a481a206
 def listed(
@@ -205,11 +210,12 @@ def all_sources(
     paths:list, # Images of the folder
     classes:tuple, # Class names; empty when not named
     say:Callable, # Told what there is to know about each
+    skip:bool=False, # Are labels left out whose image is not there?
 )->list: # Pairs of a source and its labels
     "The labels of each source, called by the names that were meant."
     sources = [sources] if isinstance(sources, (str, Path)) else list(sources)
     def read(source): return (folder_labels(paths, classes, say) if source == 'folders'
-                              else file_labels(source, paths, say))
+                              else file_labels(source, paths, say, skip))
     given = [(source, read(source)) for source in sources]
     names = {name for _,labels in given for name in labels.values()}
     meant = {name: as_meant(name, classes or names) for name in sorted(names - {*classes})}
@@ -224,10 +230,11 @@ def read_labels(
     paths:list, # Images of the folder
     classes=(), # Class names in the order wanted; by default those of the labels, sorted
     say:Callable=print, # Told once what to know about the labels, with a line for each thing
+    skip:bool=False, # Are labels left out whose image is not there?
 )->tuple: # (N,) int64 labels, -1 where there is none; class names
     "Labels for each image of a folder."
     named, notes, found = as_classes(classes), [], {}
-    for source,labels in all_sources(sources, paths, named, notes.append):
+    for source,labels in all_sources(sources, paths, named, notes.append, skip):
         check_agreement(found, labels, source)
         found |= labels
     counts = Counter(found.values())
