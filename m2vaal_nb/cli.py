@@ -11,7 +11,7 @@ __all__ = ['GOES_ON', 'say', 'one_sentence_errors', 'parse_int', 'parse_number',
 # %% ../nbs/cli.ipynb #5c5707ab
 import gc, os, re, sys, warnings
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import wraps
 from glob import glob
 from inspect import signature

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CURVE', 'LEAST', 'SURE', 'TOO_EARLY', 'NO_GAIN', 'LEANS', 'LUCK', 'NO_BETTER', 'audit_order', 'audit_run',
            'audit_part', 'audit_ids', 'audited_images', 'audit_plan', 'n_trainings', 'learned_from', 'Audit',
-           'one_fold', 'cross_fit', 'shares', 'class_table', 'how_accurate', 'in_points', 'calibration', 'sure_table',
-           'how_sure', 'gain_by_choosing', 'whether_choosing', 'does_choosing_help', 'when_to_stop', 'curve',
-           'audit_says', 'label_probabilities', 'suspects', 'agreement']
+           'one_fold', 'cross_fit', 'shares', 'class_table', 'how_accurate', 'calibration', 'sure_table', 'how_sure',
+           'gain_by_choosing', 'whether_choosing', 'does_choosing_help', 'when_to_stop', 'curve', 'audit_says',
+           'label_probabilities', 'suspects', 'agreement']
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10004
 import hashlib, math
@@ -25,7 +25,7 @@ from ..foundations.names import normal_name
 from ..data import Pool
 from ..loop import Protocol
 from .accuracy import (
-    OTHER_NET, STOPPED, interval, label_folds, predictions, whether_more, wilson)
+    OTHER_NET, STOPPED, in_points, interval, label_folds, predictions, whether_more, wilson)
 from .labels import listed
 from .query import next_images, query_protocol, served
 
@@ -219,15 +219,6 @@ def how_accurate(
     return said
 
 # %% ../../nbs/own_images/audit.ipynb #fbe7b7e7
-def in_points(
-    mean:float, # Of differences of accuracy
-    low:float, # Lower end of its interval
-    high:float, # Upper end
-)->str: # Such as: +6 points (+1 to +11)
-    "A difference of accuracies, as people write it."
-    mean, low, high = [f'{round(100*v):+d}' for v in (mean, low, high)]      # no -0
-    return f'{mean} points ({low} to {high})'
-
 def calibration(
     probability, # (n,) of what was predicted
     right, # (n,) was it right?

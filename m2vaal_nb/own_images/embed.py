@@ -9,7 +9,7 @@ __all__ = ['VIEWS', 'Backbone', 'without_head', 'torchvision_backbone', 'timm_ba
            'settings_for', 'embed_folder']
 
 # %% ../../nbs/own_images/embed.ipynb #6f3441d9
-import hashlib, io, json, logging, time, zipfile
+import hashlib, io, json, logging, time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace

@@ -334,10 +334,8 @@ def all_images(
     "Every image with its label, or with what is predicted."
     names = np.array(pool.classes, object)
     table = pd.DataFrame(dict(id=pool.labelled, label=names[pool.y]))
-    if known.left: rest = predict_rest(pool, query.protocol(known), query.seed)
-    else: rest = pd.DataFrame(columns=['id', *COLUMNS[2:4]])
-    table = table.merge(rest, how='outer').sort_values('id')
-    return table.assign(image=known.paths)[COLUMNS[:4]]
+    if known.left: table = table.merge(predict_rest(pool, query.protocol(known), query.seed), how='outer')
+    return table.sort_values('id').assign(image=known.paths).reindex(columns=COLUMNS[:4])
 
 def write_predictions(
     pool:Pool, # Images, and the labels that are known, at least one

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from ..foundations.files import write_whole
 from ..foundations.inputs import as_ids
-from ..data import Pool, PoolView
+from ..data import Pool
 from ..samplers import SAMPLERS
 from ..loop import Protocol
 from ..experiments import METHODS

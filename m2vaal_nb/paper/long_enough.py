@@ -36,10 +36,10 @@ def both_lengths(
     if 'sensitivity' in results: short['fig2b'] = results['sensitivity'].query('setting == "base"')
     for figure,long in LENGTHS.items():
         if long not in results: continue
-        runs = {True: short[figure], False: results[long]}
-        pairs = [set(zip(table.method, table.seed)) for table in runs.values()]
-        def shared(table): return table[[pair in set.intersection(*pairs) for pair in zip(table.method, table.seed)]]
-        found[figure] = tuple(map(shared, runs.values()))
+        runs = short[figure], results[long]
+        both = set.intersection(*(set(zip(table.method, table.seed)) for table in runs))
+        def shared(table): return table[[pair in both for pair in zip(table.method, table.seed)]]
+        found[figure] = tuple(map(shared, runs))
     return found
 
 def by_length(
