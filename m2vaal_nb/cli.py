@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['GOES_ON', 'say', 'one_sentence_errors', 'parse_int', 'parse_number', 'parse_seeds', 'given', 'engine_for',
-           'other_images', 'grids_of', 'seen', 'do_grid', 'do_grids', 'm2vaal_run', 'm2vaal_figures', 'm2vaal_probe',
-           'm2vaal_pictures', 'm2vaal_demo', 'm2vaal_bench', 'with_dashes', 'parser_of', 'options_of', 'dashed',
-           'loading', 'label_sources', 'm2vaal_query', 'm2vaal_serve', 'm2vaal_embed']
+           'other_images', 'learned_for', 'grids_of', 'seen', 'do_grid', 'do_grids', 'm2vaal_run', 'm2vaal_figures',
+           'm2vaal_probe', 'm2vaal_pictures', 'm2vaal_demo', 'm2vaal_bench', 'with_dashes', 'parser_of', 'options_of',
+           'dashed', 'loading', 'label_sources', 'm2vaal_query', 'm2vaal_serve', 'm2vaal_embed']
 
 # %% ../nbs/cli.ipynb #5c5707ab
 import gc, os, re, sys, warnings
@@ -120,6 +120,25 @@ def other_images(
     allowed = f"{', '.join(DATASETS)}, or a folder with a subfolder of images for each class"
     raise ValueError(f"There is no dataset {dataset}: choose one of {allowed}.")
 
+# %% ../nbs/cli.ipynb #f4c140cb
+def learned_for(
+    name:str, # Experiment or sweep
+    images:str|None, # Name of other images than its own; None for its own
+    data=None, # These images and labels; by default those of that name
+): # Learned, and the images it is of; None twice where pixels are read, or the experiment's own features
+    "The features of other images, where an experiment reads features."
+    from m2vaal_nb.beyond.one_factor import TAIL, WRONG
+    from m2vaal_nb.data import load_dataset
+    from m2vaal_nb.losses import LEARNERS
+    from m2vaal_nb.experiments import PROTOCOLS, settings
+    from m2vaal_nb.own_images.labelled_folder import learned_from
+    p = PROTOCOLS[settings(name)[0]]
+    if not images or LEARNERS[p.learner].fit is None: return None, None
+    if p.dataset in (TAIL, WRONG):
+        raise ValueError(f"{name} is about data of its own: --dataset goes with learned_4.")
+    data = data or load_dataset(images)
+    return learned_from(images, data.x), data
+
 # %% ../nbs/cli.ipynb #e426018f
 def grids_of(
     name:str, # Experiment or sweep
@@ -147,17 +166,19 @@ def grids_of(
 
 # %% ../nbs/cli.ipynb #e1067e40
 def seen(
-    data, # Images and labels of a folder
-    p, # Protocol of an experiment that is fitted to them
+    data, # Images or features, and labels
+    p, # Protocol of an experiment on them
 )->str:
-    "What a folder holds, and what becomes of it."
+    "What there is, and what becomes of it."
     n_test, name = len(data.x_test), p.dataset.split('@')[0]
-    channels, height, width = data.x.shape[1:]
-    colours = 'grey' if channels == 1 else 'colour'
+    if data.x.ndim == 2: how = f'as {data.x.shape[1]} features'
+    else:
+        channels, height, width = data.x.shape[1:]
+        how = f"in {'grey' if channels == 1 else 'colour'}, {height} × {width} pixels"
     n = f'{len(data.x) + n_test} images of {len(data.classes)} classes'
-    held = f'{n_test} of them, by a fixed seed, are the test set'
+    held = f'{n_test} of them, always the same, are the test set'
     bought = f'From {p.n_init} labels to {p.max_labels}, {p.budget} a query'
-    return f"{name}: {n}, in {colours}, {height} × {width} pixels; {held}. {bought}."
+    return f"{name}: {n}, {how}; {held}. {bought}."
 
 # %% ../nbs/cli.ipynb #08f8cc3f
 def do_grid(jobs, folder, engine, device, data, events):
@@ -174,7 +195,7 @@ def do_grids(
     out:Path, # Where these folders go
     workers:str='auto', # Word for who does the runs
     device:str='auto', # auto, cpu or cuda
-    data=None, # Images and labels of a folder
+    data=None, # Images or features, and labels; by default each run finds its own
     events:str|None=None, # Where event files for TensorBoard go
 ):
     "Do them one after the other."
@@ -208,10 +229,15 @@ def m2vaal_run(
     learned_4_balanced, learned_4_noisy, learned_4_tail, learned_4_propagation, learned_4_m1m2
     or learned_4_m1m2_graph."""
     with one_sentence_errors('m2vaal_run', GOES_ON):
+        from m2vaal_nb.beyond.representation import add_learned
+        from m2vaal_nb.own_images.labelled_folder import features_aloud
         changes = given(rounds=rounds, steps=steps)
-        images = other_images(dataset, given(size=size).get('size'))
-        grids = grids_of(name, methods, seeds, images, **changes)
-        do_grids(grids, Path(out), workers, device, images[1], tensorboard)
+        other, data = other_images(dataset, given(size=size).get('size'))
+        learned, pixels = learned_for(name, other, data)
+        if learned: other = add_learned(learned)
+        grids = grids_of(name, methods, seeds, (other, data), **changes)
+        if learned: data = features_aloud(learned, pixels, sum(grids.values(), []), say)
+        do_grids(grids, Path(out), workers, device, data, tensorboard)
         logs = Path(out)/[*grids][0].split('/')[0]
         say(f'Logs: {logs}. Table and figure: m2vaal_figures --results {out}')
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from torchvision.transforms.v2.functional import to_pil_image
 from m2vaal_nb import cli, experiments
+from m2vaal_nb.beyond import one_factor # the wing's experiments, before a test begins
 from m2vaal_nb.data import DATASETS, PoolView
 from m2vaal_nb.experiments import METHODS, Method, read_results
 from m2vaal_nb.foundations.log import read_log
@@ -78,7 +79,7 @@ def test_the_command_outside_the_checkout_and_its_figures(photos):
     def shell(*words): return subprocess.run([Path(sys.executable).with_name(words[0]), *words[1:]], capture_output=True, text=True)
     done = shell('m2vaal_run', 'fig2b', '--methods', f'random,{MINE}', '--dataset', 'photos', '--rounds', '1', '--steps', '2', '--workers', '2')
     assert done.returncode == 0 and not done.stderr, done.stderr
-    assert 'by a fixed seed, are the test set' in done.stdout and '[  4/4]' in done.stdout
+    assert 'always the same, are the test set' in done.stdout and '[  4/4]' in done.stdout
     drawn = shell('m2vaal_figures', '--results', 'out', '--out', 'figures')
     assert drawn.returncode == 0 and 'mine' in drawn.stdout and Path('figures/fig2b-photos.png').stat().st_size > 10_000
     assert 'Section' not in drawn.stdout            # these results say nothing about the paper's claims
@@ -204,6 +205,47 @@ def test_another_image_is_another_run(photos, capsys):
     capsys.readouterr()
     with pytest.raises(SystemExit): small('random', workers='1')
     assert 'dataset is' in capsys.readouterr().err
+
+def on_features(experiment, methods, **options):
+    "The same on features, which are learned in one pass."
+    cli.m2vaal_run.__wrapped__(experiment, methods, rounds='1', dataset='photos', **options)
+
+@pytest.mark.parametrize('workers', ['1', '2'])
+def test_a_folder_becomes_features(photos, monkeypatch, capsys, workers):
+    monkeypatch.setattr('m2vaal_nb.own_images.labelled_folder.passes_for', lambda n: 1)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(photos.parent/'cache'))
+    on_features('learned_4', 'linear_random,linear_doubt_area', workers=workers)
+    first = capsys.readouterr().out
+    on_features('learned_4', 'linear_random,linear_doubt_area', workers=workers)
+    assert 'learned in 1 passes' in first and 'as 128 features' in first and '4/4' in first
+    again = capsys.readouterr().out
+    assert 'learned in' not in again and '4 of 4 rounds were there already' in again
+    runs = read_results('out/learned_4-photos_contrastive_1_0')
+    assert set(runs.method) == {'linear_random', 'linear_doubt_area'}
+    dataset, = runs.protocol.map(lambda p: p['dataset']).unique()
+    assert dataset.startswith('photos_contrastive_1_0@')
+
+@pytest.mark.parametrize('experiment,methods,says', [
+    ('learned_4', 'random', 'The learner classifier reads images'),
+    ('learned_4', 'no_such', 'Unknown method'),
+    ('learned_4', 'mine=linear+my.py:nothing', 'nothing'),
+    ('learned_4_noisy', 'linear_random', 'learned_4_noisy is about data of its own'),
+    ('learned_4_tail', None, 'learned_4_tail is about data of its own'),
+    ('fig2b', 'linear_random', 'The learner linear reads features')])
+def test_what_cannot_work_is_told_before_features_are_learned(photos, capsys, monkeypatch, experiment, methods, says):
+    monkeypatch.setattr('m2vaal_nb.own_images.labelled_folder.learn_aloud', None)
+    with pytest.raises(SystemExit): on_features(experiment, methods)
+    told = capsys.readouterr()
+    assert says in told.err and told.err.count('\n') == 1 and not Path('out').exists()
+
+@pytest.mark.parametrize('experiment', ['learned_0', 'learned_2b', 'learned_4_balanced', 'learned_4_propagation', 'learned_4_m1m2'])
+def test_other_experiments_on_features_of_a_folder(photos, monkeypatch, experiment):
+    monkeypatch.setattr('m2vaal_nb.own_images.labelled_folder.passes_for', lambda n: 1)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(photos.parent/'cache'))
+    learner = {'propagation', 'm1m2'} & {experiment.removeprefix('learned_4_')} or {'linear'}
+    on_features(experiment, f'{learner.pop()}_doubt_area')
+    runs = read_results(f'out/{experiment}-photos_contrastive_1_0')
+    assert len(runs) == 2 and (experiment != 'learned_0' or runs.n_labelled[0] == 0)
 
 def test_colours_and_sizes(here):
     for i in range(20):

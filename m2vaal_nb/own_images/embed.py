@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['VIEWS', 'Backbone', 'without_head', 'torchvision_backbone', 'timm_backbone', 'inner_weights', 'load_weights',
            'without_warnings', 'backbone_for', 'part_files', 'taken_up', 'rows_of', 'read_batch', 'embed_batches',
-           'passes_for', 'at_home', 'recipe_for', 'learned_rows', 'check_embeddings', 'write_embeddings',
-           'settings_for', 'embed_folder']
+           'passes_for', 'at_home', 'recipe_for', 'learn_aloud', 'at_hand', 'learned_rows', 'check_embeddings',
+           'write_embeddings', 'settings_for', 'embed_folder']
 
 # %% ../../nbs/own_images/embed.ipynb #6f3441d9
 import hashlib, io, json, logging, time
@@ -242,14 +242,11 @@ def recipe_for(
                             '--no-recolour may be better, or worse: an --audit tells which.')
     return recipe
 
-def learned_rows(
-    x_N:Tensor, # (N, channels, height, width) uint8 images
-    recipe:Recipe, # How to learn
+def learn_aloud(
+    learned:Learned, # Images and recipe
     say:Callable=print, # Told where the outcome is, how long it takes, and how far it is
-)->Tensor: # (N, 128) features
-    "Features that are learned from the images themselves."
-    sha = hashlib.sha256(x_N.numpy().tobytes() + str(tuple(x_N.shape)).encode()).hexdigest()
-    learned = Learned(f'images@{sha}', recipe)
+)->nn.ModuleDict: # In evaluation mode
+    "The nets of a representation, learned now where nobody has learned them before."
     place, started, later = in_cache(learned, 'weights'), time.perf_counter(), now_and_then(say)
     say(f"After each pass, what was learned is kept in {at_home(place.parent)}, as {place.name[:36]}….")
     def tell(text):
@@ -258,9 +255,32 @@ def learned_rows(
         if started: say(f'{n} took {time.perf_counter() - started:.2g} s.')
         else: later(f'{n} is done.')
         started = None
-    DATASETS[learned.images] = lambda: Dataset(x_N, np.zeros(len(x_N), int), x_N[:1], [0], ('image',))
-    try: nets = learned.nets(tell)
-    finally: del DATASETS[learned.images]
+    return learned.nets(tell)
+
+# %% ../../nbs/own_images/embed.ipynb #0bf3be8f
+@contextmanager
+def at_hand(
+    name:str, # Of a dataset
+    data:Dataset, # What it holds
+):
+    "Let a name stand for what is in memory, for a while."
+    there = {name: DATASETS[name]} if name in DATASETS else {}
+    DATASETS[name] = lambda: data
+    try: yield
+    finally:
+        del DATASETS[name]
+        DATASETS.update(there)
+
+def learned_rows(
+    x_N:Tensor, # (N, channels, height, width) uint8 images
+    recipe:Recipe, # How to learn
+    say:Callable=print, # Told how it goes
+)->Tensor: # (N, 128) features
+    "Features that are learned from the images themselves."
+    sha = hashlib.sha256(x_N.numpy().tobytes() + str(tuple(x_N.shape)).encode()).hexdigest()
+    learned = Learned(f'images@{sha}', recipe)
+    data = Dataset(x_N, np.zeros(len(x_N), int), x_N[:1], [0], ('image',))
+    with at_hand(learned.images, data): nets = learn_aloud(learned, say)
     return embed(nets, x_N, recipe.kind)
 
 # %% ../../nbs/own_images/embed.ipynb #20bfda12
