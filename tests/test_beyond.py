@@ -119,6 +119,11 @@ def test_damaged_weights_are_one_sentence(spoil, shelf):
     with pytest.raises(ValueError, match='is damaged') as e: PUBLISHED.nets()
     assert '\n' not in str(e.value)
 
+@pytest.mark.parametrize('recipe', [Recipe(temperature=.5), Recipe(flip=False), Recipe(lr=1e-3)])
+def test_another_recipe_of_the_same_length_is_learned_anew(recipe):
+    other = Learned(recipe=recipe)
+    assert other.short == PUBLISHED.short and other.published is None and other.name != PUBLISHED.name
+
 def test_weights_of_another_recipe_are_refused(shelf):
     other = Learned(recipe=Recipe(seed=1))
     shutil.copy(other.published, PUBLISHED.published)

@@ -227,14 +227,19 @@ class Learned:
         if not self.recipe.recolour: del recipe['recolour'] # it came later, and changed no earlier recipe
         return json.dumps(dict(images=self.images, recipe=recipe))
     @property
-    def published(self)->Path: # File of weights in the package; it need not exist
-        return weights_folder()/f'{self.short}.safetensors'
+    def published(self)->Path|None: # File of weights in the package; None where there is none
+        path = weights_folder()/f'{self.short}.safetensors'
+        return path if PUBLISHED.get(self.short) == self and path.exists() else None
     @property
     def name(self)->str: # What a protocol calls it
-        raw = self.published.read_bytes() if self.published.exists() else self.words.encode()
+        raw = self.published.read_bytes() if self.published else self.words.encode()
         return f'{self.short}@{hashlib.sha256(raw).hexdigest()}'
     def nets(self, say:Callable=lambda text: None)->nn.ModuleDict: return nets_of(self, say)
     def __call__(self)->Dataset: return features_of(self)
+
+PUBLISHED = {learned.short: learned for learned in (
+    *(Learned('fashion_mnist', Recipe(seed=seed)) for seed in range(3)),
+    Learned('mnist', Recipe(flip=False)))}
 
 # %% ../../nbs/beyond/representation.ipynb #4f4f29be
 def kept_nets(
@@ -283,7 +288,7 @@ def nets_of(
     say:Callable=lambda text: None, # Told of every pass, where there is something to learn
 )->nn.ModuleDict: # In evaluation mode
     "Nets that are published, kept from before, or learned now."
-    if learned.published.exists(): return read_weights(learned.published, learned)
+    if learned.published: return read_weights(learned.published, learned)
     path = in_cache(learned, 'weights')
     with FileLock(path.with_name(f'.{path.stem}.lock')):
         if not path.exists():
@@ -317,9 +322,6 @@ def add_learned(
     return name
 
 # %% ../../nbs/beyond/representation.ipynb #bc86faf8
-PUBLISHED = {learned.short: learned for learned in (
-    *(Learned('fashion_mnist', Recipe(seed=seed)) for seed in range(3)),
-    Learned('mnist', Recipe(flip=False)))}
 LEARNED = {short: add_learned(learned) for short,learned in PUBLISHED.items()}
 
 IMAGES_LICENCE = dict(fashion_mnist='MIT', mnist='CC BY-SA 3.0')

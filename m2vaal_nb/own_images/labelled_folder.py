@@ -118,7 +118,7 @@ def features_aloud(
     recipe = learned.recipe
     also = ' or in other colours' if recipe.recolour else ''
     with at_hand(learned.images, images):
-        if not learned.published.exists() and not in_cache(learned, 'weights').exists():
+        if not learned.published and not in_cache(learned, 'weights').exists():
             try_on_noise(jobs, images.classes)
             say(f"{len(images.x)} images become features, learned in {recipe.passes} passes without a label; "
                 f"mirrored{also}, an image is taken for the same thing.")
