@@ -94,7 +94,7 @@ def test_revisit_brings_back_the_very_query(logs, few):
         fig = show_reconstructions(drawn, guess, few.x_test[:5], few.y_test[:5], few.classes, ncols=5)
         assert [a.get_title() for a in fig.axes] == [few.classes[y] for y in (*guess, *few.y_test[:5])]
         for picks in ([], line['queried'][:1], line['queried']):
-            fig = latent_map(view, picks, pool)
+            fig = latent_map(view, picks, pool.x)
             assert len(fig.axes[0].collections) == (3 if len(picks) else 2)
             assert [len(ax.images) for ax in fig.axes[1:]] == [1]*min(8, len(picks)) + [0]*max(0, 8 - len(picks))
 

@@ -7,6 +7,7 @@ from m2vaal_nb import cli, experiments
 from m2vaal_nb.beyond import one_factor # the wing's experiments, before a test begins
 from m2vaal_nb.data import DATASETS, PoolView
 from m2vaal_nb.experiments import METHODS, Method, read_results
+from m2vaal_nb.beyond.representation import embed
 from m2vaal_nb.foundations.log import read_log
 from m2vaal_nb.own_images.labelled_folder import folder_dataset
 from m2vaal_nb.samplers import SAMPLERS
@@ -210,10 +211,15 @@ def on_features(experiment, methods, **options):
     "The same on features, which are learned in one pass."
     cli.m2vaal_run.__wrapped__(experiment, methods, rounds='1', dataset='photos', **options)
 
-@pytest.mark.parametrize('workers', ['1', '2'])
-def test_a_folder_becomes_features(photos, monkeypatch, capsys, workers):
+@pytest.fixture
+def quick_features(here, monkeypatch):
+    "Features are learned in one pass, and kept in a folder of the test."
     monkeypatch.setattr('m2vaal_nb.own_images.labelled_folder.passes_for', lambda n: 1)
-    monkeypatch.setenv('XDG_CACHE_HOME', str(photos.parent/'cache'))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(here/'cache'))
+    return here/'cache'
+
+@pytest.mark.parametrize('workers', ['1', '2'])
+def test_a_folder_becomes_features(photos, quick_features, capsys, workers):
     on_features('learned_4', 'linear_random,linear_doubt_area', workers=workers)
     first = capsys.readouterr().out
     on_features('learned_4', 'linear_random,linear_doubt_area', workers=workers)
@@ -231,17 +237,74 @@ def test_a_folder_becomes_features(photos, monkeypatch, capsys, workers):
     ('learned_4', 'mine=linear+my.py:nothing', 'nothing'),
     ('learned_4_noisy', 'linear_random', 'learned_4_noisy is about data of its own'),
     ('learned_4_tail', None, 'learned_4_tail is about data of its own'),
+    ('learned_2b_mnist', None, 'learned_2b_mnist is about data of its own'),
     ('fig2b', 'linear_random', 'The learner linear reads features')])
 def test_what_cannot_work_is_told_before_features_are_learned(photos, capsys, monkeypatch, experiment, methods, says):
     monkeypatch.setattr('m2vaal_nb.own_images.labelled_folder.learn_aloud', None)
     with pytest.raises(SystemExit): on_features(experiment, methods)
     told = capsys.readouterr()
-    assert says in told.err and told.err.count('\n') == 1 and not Path('out').exists()
+    assert says in told.err and told.err.count('\n') == 1 and not Path('out').exists() and 'become' not in told.out
+
+@pytest.mark.parametrize('options,says', [
+    (dict(experiment='learned_4_balanced', seeds='0-9'), 'a balanced start needs'),
+    (dict(experiment='learned_4', size='4'), 'they must be at least 8 × 8'),
+    (dict(experiment='learned_4', seeds='x'), "'x' is not a whole number"),
+    (dict(experiment='fig2b', no_flip=True), '--no-flip and --no-recolour are for features')])
+def test_a_folder_that_cannot_be_learned_from_is_told_at_once(here, few, capsys, monkeypatch, options, says):
+    "Classes of 60, 60 and 4 images."
+    monkeypatch.setattr('m2vaal_nb.own_images.labelled_folder.learn_aloud', None)
+    for i,x in enumerate(few.x[:124]):
+        file = here/'photos'/('rare' if i < 4 else 'ab'[i % 2])/f'{i}.png'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        to_pil_image(x).save(file)
+    with pytest.raises(SystemExit): on_features(**{'methods': None} | options)
+    told = capsys.readouterr()
+    assert says in told.err and told.err.count('\n') == 1 and not Path('out').exists() and 'become' not in told.out
+
+PCA = '''from sklearn.decomposition import PCA
+
+def first(view, budget):
+    "Where ten axes and as many images are needed."
+    z = PCA(min(10, len(view.ids) - 1)).fit_transform(view.need('z_N_D'))
+    assert view.need('z_N_D').shape[1] == 128
+    return view.top(z[:, 4], budget)
+'''
+
+def test_noise_is_as_wide_as_features(photos, quick_features):
+    Path('pca.py').write_text(PCA)
+    on_features('learned_4', 'mine=linear+pca.py:first')
+    assert len(read_results('out/learned_4-photos_contrastive_1_0')) == 2
+
+@pytest.mark.parametrize('experiment,seed', [('learned_2b', 0), ('learned_2b_1', 1), ('learned_4_2', 2)])
+def test_the_seed_of_the_representation_is_the_experiments(photos, quick_features, experiment, seed):
+    on_features(experiment, 'linear_random')
+    assert Path(f'out/{experiment}-photos_contrastive_1_{seed}/linear_random-0.jsonl').exists()
+
+def test_what_must_not_change(photos, quick_features, capsys):
+    on_features('learned_4', 'linear_random')
+    with_mirrors = capsys.readouterr().out
+    on_features('learned_4', 'linear_random', no_flip=True, out='other')
+    without = capsys.readouterr().out
+    assert 'mirrored, an image is taken for the same thing' in with_mirrors and 'taken for the same' not in without
+    first, second = (read_results(f'{d}/learned_4-photos_contrastive_1_0').protocol[0]['dataset'] for d in ('out', 'other'))
+    assert first != second
+
+def test_features_learned_anew_and_differently_are_another_dataset(photos, quick_features, capsys, monkeypatch):
+    on_features('learned_4', 'linear_random')
+    shutil.rmtree(quick_features)
+    on_features('learned_4', 'linear_random')          # the same machine learns the same
+    assert 'nothing is left to do' in capsys.readouterr().out
+    shutil.rmtree(quick_features)
+    monkeypatch.setattr('m2vaal_nb.beyond.representation.embed', lambda nets, x, kind: embed(nets, x, kind).roll(1, 1))
+    with pytest.raises(SystemExit): on_features('learned_4', 'linear_random')
+    assert 'dataset is' in capsys.readouterr().err
+
+def test_an_unknown_dataset_offers_names_that_work(here, capsys):
+    with pytest.raises(SystemExit): cli.m2vaal_run.__wrapped__('learned_4', dataset='photoz')
+    assert 'choose one of fashion_mnist, mnist, cifar10, or a folder' in capsys.readouterr().err
 
 @pytest.mark.parametrize('experiment', ['learned_0', 'learned_2b', 'learned_4_balanced', 'learned_4_propagation', 'learned_4_m1m2'])
-def test_other_experiments_on_features_of_a_folder(photos, monkeypatch, experiment):
-    monkeypatch.setattr('m2vaal_nb.own_images.labelled_folder.passes_for', lambda n: 1)
-    monkeypatch.setenv('XDG_CACHE_HOME', str(photos.parent/'cache'))
+def test_other_experiments_on_features_of_a_folder(photos, quick_features, experiment):
     learner = {'propagation', 'm1m2'} & {experiment.removeprefix('learned_4_')} or {'linear'}
     on_features(experiment, f'{learner.pop()}_doubt_area')
     runs = read_results(f'out/{experiment}-photos_contrastive_1_0')

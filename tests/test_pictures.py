@@ -134,7 +134,7 @@ def test_colours_stand_out_and_are_those_of_the_map(logs, few):
 def test_files_are_opaque_and_the_log_is_left_alone(logs, few, tmp_path):
     log, said = logs/'m2_vaal-0.jsonl', []
     before = log.read_bytes(), dict(plt.rcParams)
-    draw_run(log, 0, tmp_path/'a/b', 'cpu', few, say=said.append)
+    draw_run(str(log), 0, str(tmp_path/"a/b"), "cpu", few, say=said.append)
     assert said[1:] == [str(tmp_path/f'a/b/m2_vaal-0-round-0-{name}.png') for name in ('classes', 'picks', 'scores', 'map')]
     for path in said[1:]:
         x = plt.imread(path)

@@ -79,7 +79,7 @@ def test_pictures_of_a_query(at_most, few):
 def test_points_of_a_map(n_points, pool, tiny):
     pool = replace(pool, ids=np.concatenate([pool.labelled, pool.unlabelled[:50]]))
     view, _ = view_pool(nets_of('vaal', pool, tiny), LEARNERS['vaal'], pool, replace(tiny, learner='vaal'))
-    drawn = latent_map(view, view.ids[:3], pool, n_points=n_points).axes[0].collections[0].get_offsets()
+    drawn = latent_map(view, view.ids[:3], pool.x, n_points=n_points).axes[0].collections[0].get_offsets()
     assert n_points/2 <= len(drawn) <= n_points or len(drawn) == 50 <= n_points
 
 @pytest.mark.parametrize('block', [1, 99, 100, 101])

@@ -12,7 +12,6 @@ from ..losses import LEARNERS
 from ..loop import Protocol, Training, accuracy, start_pool, train_round
 from ..experiments import dataset
 from . import m1m2, propagation # add their learners
-from .contrast import Recipe
 from .representation import Learned, add_learned
 
 # %% ../../nbs/beyond/few_labels.ipynb #184d1f19

@@ -330,8 +330,9 @@ def weights_card()->pd.DataFrame: # A row a file
     "What is published, from what it was learned, and how to know it again."
     rows = {}
     for learned in PUBLISHED.values():
-        raw, r = learned.published.read_bytes(), learned.recipe
-        rows[learned.published.name] = dict(
+        path, r = weights_folder()/f'{learned.short}.safetensors', learned.recipe
+        raw = path.read_bytes()
+        rows[path.name] = dict(
             images=learned.images, kind=r.kind, passes=r.passes, flip=r.flip, seed=r.seed,
             licence='Apache-2.0', images_licence=IMAGES_LICENCE[learned.images],
             size=len(raw), sha256=hashlib.sha256(raw).hexdigest())

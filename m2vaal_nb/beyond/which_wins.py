@@ -92,9 +92,11 @@ def over_pixels(
     "How far features are ahead: Welch's interval, since the seeds are others."
     rows = []
     for start,found in beside.items():
-        best, *_ = found.values()
+        best, *features = found
         for what,area in found.items():
-            ahead = ttest_ind(area, best, equal_var=False).confidence_interval()
-            rows.append(dict(start=start, what=what, area=area.mean(), sd=area.std(), seeds=len(area),
-                             ahead=area.mean() - best.mean(), low=ahead.low, high=ahead.high))
+            row = dict(start=start, what=what, area=area.mean(), sd=area.std(), seeds=len(area))
+            if what in features:
+                low, high = ttest_ind(area, found[best], equal_var=False).confidence_interval()
+                row |= dict(ahead=area.mean() - found[best].mean(), low=low, high=high)
+            rows.append(row)
     return pd.DataFrame(rows).set_index(['start', 'what'])

@@ -252,7 +252,7 @@ def learn_aloud(
     def tell(text):
         nonlocal started
         n = text.partition(':')[0].capitalize() # such as: Pass 1 of 60
-        if started: say(f'{n} took {time.perf_counter() - started:.2g} s.')
+        if started: say(f'{n} took {time.perf_counter() - started:.1f} s.')
         else: later(f'{n} is done.')
         started = None
     return learned.nets(tell)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNLABELLED', 'LABELLED', 'PICKED', 'FRAME', 'leave_room', 'show_picks', 'class_bars', 'plot_class_bars', 'map_points',
-           'latent_map', 'score_of', 'plot_scores', 'picks_of', 'check_dataset', 'title_of', 'count_wrong',
-           'labelled_view', 'figures_of', 'save_figures', 'draw_run']
+           'latent_map', 'score_of', 'plot_scores', 'picks_of', 'check_dataset', 'images_behind', 'title_of',
+           'count_wrong', 'labelled_view', 'figures_of', 'save_figures', 'draw_run']
 
 # %% ../../nbs/paper/pictures.ipynb #75dfb361
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from ..foundations.inputs import as_ids, as_images, as_int, as_labels, as_scores
 from ..foundations.display import show_images
 from ..foundations.files import check_folder
 from ..foundations.log import read_log
-from ..data import Dataset, Pool, PoolView
+from ..data import DATASETS, Dataset, Pool, PoolView, load_dataset
 from ..samplers import SAMPLERS, SCORES, discriminator, least_confidence
 from ..loop import predict
 from ..experiments import dataset, style
@@ -132,17 +132,17 @@ def map_points(
 def latent_map(
     view:PoolView, # A view with latents of unlabelled and labelled rows
     picks, # Dataset ids of the picks
-    pool:Pool, # The pool, for the images
+    x_N, # (N, channels, height, width) images, by dataset id
     n_images:int=8, # How many of the picks to show as images, an even number
     n_points:int=5000, # Largest number of unlabelled rows to draw
     title:str='', # Line above the figure
 ): # The figure
     "The latent space on two principal components, and the first picks as images."
-    picks = as_ids(picks)
+    picks, x_N = as_ids(picks), as_images(x_N)
     n_images, n_points = as_int(n_images, 'n_images', low=1), as_int(n_points, 'n_points', low=1)
     if not np.isin(picks, view.ids).all():
         raise ValueError("The picks must be ids of the view.")
-    x = pool.x[torch.as_tensor(picks[:n_images])].cpu()
+    x = x_N[torch.as_tensor(picks[:n_images])].cpu()
     fig = plt.figure(figsize=(10, 4.8))
     left, right = fig.subfigures(1, 2, width_ratios=(3, 1))
     map_points(left.subplots(), view, picks, n_points)
@@ -200,7 +200,7 @@ def picks_of(
     "The round of a log to look at; `ValueError` when it bought nothing."
     if not Path(log).is_file():
         raise ValueError(f"There is no log {log}: name a file such as results/demo/vaal-0.jsonl.")
-    lines = read_log(log)
+    lines = read_log(Path(log))
     bought = {line['round']: line for line in lines if line['queried']}
     if not bought:
         raise ValueError(f"{log} holds no round that queried.")
@@ -221,6 +221,19 @@ def check_dataset(
     if picks.max() >= len(data.y) or counts(picks) != line['queried_classes']:
         raise ValueError(f"The picks of {line['method']}, seed {line['seed']}, have other classes "
                          "in this dataset: it is not the one of the run.")
+
+# %% ../../nbs/paper/pictures.ipynb #f67eabad
+def images_behind(
+    name:str, # Of a dataset, in a protocol
+    data:Dataset, # It, images or features
+)->Dataset: # The same with images
+    "The images that features were learned from; images are their own."
+    if data.x.ndim > 2: return data
+    images = getattr(DATASETS[name], 'images', None)
+    if images not in DATASETS:
+        raise ValueError(f"{name.partition('@')[0]} holds features, and images to show are not at hand.")
+    shown = load_dataset(images)
+    return replace(data, x=shown.x, x_test=shown.x_test)
 
 # %% ../../nbs/paper/pictures.ipynb #01edf731
 def title_of(
@@ -259,11 +272,11 @@ def figures_of(
     lines:list, # Lines of the log
     line:dict, # Line of the round to look at
     trained:tuple, # Nets, learner, pool and view of that round
-    data:Dataset, # Dataset of the run
+    data:Dataset, # Dataset of the run, or of the images behind it
     n_images:int=40, # Largest number of picks to show as images
 )->dict: # Name -> figure: 'classes', 'picks', 'scores', and 'map' where the learner has a VAE
     "All pictures of a trained round."
-    _, _, pool, view = trained
+    *_, view = trained
     picks = np.array(line['queried'])
     truth = data.y[picks]
     rows = np.searchsorted(view.ids, picks)
@@ -277,7 +290,7 @@ def figures_of(
     made = dict(classes=plot_class_bars(lines, data.classes))
     made['picks'] = show_picks(x, truth[:n_images], guess[:n_images], data.classes, said)
     made['scores'] = plot_scores(score_U, score_L, rows, name, title)
-    if view.z_N_D is not None: made['map'] = latent_map(view, picks, pool, title=title)
+    if view.z_N_D is not None: made['map'] = latent_map(view, picks, data.x, title=title)
     return made
 
 # %% ../../nbs/paper/pictures.ipynb #ca10d06f
@@ -308,11 +321,11 @@ def draw_run(
     lines, line = picks_of(log, round)
     data = data or dataset(line['protocol']['dataset'])
     check_dataset(line, data)
+    images = images_behind(line['protocol']['dataset'], data)
     if out is not None: check_folder(Path(out))
-    say("Training round {round} of {method}, seed {seed}, again: {n_labelled} labels, ".format(**line)
-        + f"{line['protocol']['steps']} steps.")
+    say("Training round {round} of {method}, seed {seed}, again: {n_labelled} labels.".format(**line))
     trained = revisit(log, line['round'], device, data)
-    made = figures_of(lines, line, trained, data, n_images)
+    made = figures_of(lines, line, trained, images, n_images)
     if out is not None:
         save_figures(made, f'{Path(log).stem}-round-{line["round"]}', out, say)
     return made
