@@ -404,7 +404,7 @@ def m2vaal_query(
     images:str=None, # A folder of images, with its subfolders; optional with --embeddings
     labels:str=None, # A CSV (image,label), Label Studio's export, the word folders; several with commas, or "b/*.csv"
     budget:str='20', # How many images to choose
-    method:str=None, # margin for images, linear_doubt_area for embeddings; or random, vaal, linear_badge, ...
+    method:str=None, # margin for images, linear_doubt_area for embeddings; or random, m1m2_doubt_area, ...
     out:str='next.csv', # The choice, best first where the method ranks, with an empty column label to fill in
     label_studio:str=None, # The same as tasks for Label Studio (JSON), its labelling interface beside it (.xml)
     classes:str=None, # All classes, with commas, in double quotes where they hold one; by default those of the labels
@@ -447,7 +447,7 @@ def m2vaal_serve(
     token:str=None, # What Label Studio must know, as a password; by default $M2VAAL_TOKEN, or nothing
     label_studio:str=None, # Where Label Studio is: to read its tasks, and to put predictions into the project
     api_key:str=None, # Access token for that; by default $LABEL_STUDIO_API_KEY
-    method:str='linear_doubt_area', # What to learn and choose by, on features: linear_margin, linear_random, ...
+    method:str='linear_doubt_area', # What to learn and choose by, on features: linear_margin, m1m2_doubt_area, ...
     ahead:str='100', # How many images are picked after each training
     seed:str='0', # A whole number
 ):

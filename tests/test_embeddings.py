@@ -184,7 +184,7 @@ def test_what_is_for_images_alone(here, capsys, option):
 def test_nothing_given(here, capsys):
     assert 'Nothing to choose from' in refused(capsys, m2vaal_query)
 
-@pytest.mark.parametrize('method', ['linear_random', 'linear_margin', 'linear_badge', 'linear_typiclust', 'linear_uherding', None])
+@pytest.mark.parametrize('method', ['linear_random', 'linear_margin', 'linear_badge', 'linear_typiclust', 'linear_uherding', 'm1m2_doubt_area', 'm1m2_graph_margin', 'propagation_margin', None])
 def test_methods_on_features(method):
     y = np.where(np.arange(N) < 12, np.arange(N) % 3, -1)
     pool = known_pool(UNIT, y, 'abc')
