@@ -159,7 +159,8 @@ def fit_guess(
 )->Guess:
     "M2's classifier."
     h_L_D, y_L, n_classes = labelled_rows(t)
-    if not len(y_L): raise ValueError("M2 on features needs a label to begin: label some images, or choose by linear_doubt_area.")
+    if not len(y_L):
+        raise ValueError("M2 on features needs a label to begin: label some images, or choose by linear_doubt_area.")
     pool, h_L_D = t.pool, h_L_D.cpu()
     seen, place_L = np.unique(y_L, return_inverse=True)
     ids_U = torch.as_tensor(pool.unlabelled if len(pool.unlabelled) else pool.labelled)
