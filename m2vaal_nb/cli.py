@@ -289,6 +289,7 @@ def m2vaal_figures(
         if not Path(results).is_dir(): raise ValueError(f"There is no folder {results}.")
         import matplotlib
         matplotlib.use('Agg')
+        from m2vaal_nb.beyond import one_factor # adds the wing's methods, and with them their colours
         from m2vaal_nb.paper.report import claims_table, make_figures
         for name,path,table in make_figures(results, out):
             say(f'{name}: {path}' if path else name)

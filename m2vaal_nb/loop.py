@@ -407,7 +407,7 @@ def dry_run(
     there = 'features' if pool.x.ndim == 2 else 'images'
     reads = 'features' if learner.fit else 'images'
     if there != reads:
-        raise ValueError(f"The learner {p.learner} reads {reads}, and {p.dataset} holds {there}.")
+        raise ValueError(f"The learner {p.learner} reads {reads}, and {p.dataset.partition('@')[0]} holds {there}.")
     n = min(n, p.budget, len(pool.unlabelled))
     last = pool.unlabelled[-2*n:]
     if not n: return

@@ -211,6 +211,11 @@ def on_features(experiment, methods, **options):
     "The same on features, which are learned in one pass."
     cli.m2vaal_run.__wrapped__(experiment, methods, rounds='1', dataset='photos', **options)
 
+def logs_of(experiment, seed=0):
+    "The folder of an experiment's logs on features of the folder."
+    found, = Path('out').glob(f'{experiment}-photos_contrastive_1_{seed}_*')
+    return found
+
 @pytest.fixture
 def quick_features(here, monkeypatch):
     "Features are learned in one pass, and kept in a folder of the test."
@@ -226,10 +231,10 @@ def test_a_folder_becomes_features(photos, quick_features, capsys, workers):
     assert 'learned in 1 passes' in first and 'as 128 features' in first and '4/4' in first
     again = capsys.readouterr().out
     assert 'learned in' not in again and '4 of 4 rounds were there already' in again
-    runs = read_results('out/learned_4-photos_contrastive_1_0')
+    runs = read_results(logs_of('learned_4'))
     assert set(runs.method) == {'linear_random', 'linear_doubt_area'}
     dataset, = runs.protocol.map(lambda p: p['dataset']).unique()
-    assert dataset.startswith('photos_contrastive_1_0@')
+    assert re.fullmatch('photos_contrastive_1_0_[0-9a-f]{6}@[0-9a-f]{64}', dataset)
 
 @pytest.mark.parametrize('experiment,methods,says', [
     ('learned_4', 'random', 'The learner classifier reads images'),
@@ -273,21 +278,22 @@ def first(view, budget):
 def test_noise_is_as_wide_as_features(photos, quick_features):
     Path('pca.py').write_text(PCA)
     on_features('learned_4', 'mine=linear+pca.py:first')
-    assert len(read_results('out/learned_4-photos_contrastive_1_0')) == 2
+    assert len(read_results(logs_of('learned_4'))) == 2
 
 @pytest.mark.parametrize('experiment,seed', [('learned_2b', 0), ('learned_2b_1', 1), ('learned_4_2', 2)])
 def test_the_seed_of_the_representation_is_the_experiments(photos, quick_features, experiment, seed):
     on_features(experiment, 'linear_random')
-    assert Path(f'out/{experiment}-photos_contrastive_1_{seed}/linear_random-0.jsonl').exists()
+    assert (logs_of(experiment, seed)/'linear_random-0.jsonl').exists()
 
 def test_what_must_not_change(photos, quick_features, capsys):
     on_features('learned_4', 'linear_random')
     with_mirrors = capsys.readouterr().out
-    on_features('learned_4', 'linear_random', no_flip=True, out='other')
+    before = logs_of('learned_4')
+    on_features('learned_4', 'linear_random', no_flip=True)         # beside the others
     without = capsys.readouterr().out
     assert 'mirrored, an image is taken for the same thing' in with_mirrors and 'taken for the same' not in without
-    first, second = (read_results(f'{d}/learned_4-photos_contrastive_1_0').protocol[0]['dataset'] for d in ('out', 'other'))
-    assert first != second
+    after = {*Path('out').glob('learned_4-*')} - {before}
+    assert len(after) == 1 and (after.pop()/'linear_random-0.jsonl').exists()
 
 def test_features_learned_anew_and_differently_are_another_dataset(photos, quick_features, capsys, monkeypatch):
     on_features('learned_4', 'linear_random')
@@ -307,7 +313,7 @@ def test_an_unknown_dataset_offers_names_that_work(here, capsys):
 def test_other_experiments_on_features_of_a_folder(photos, quick_features, experiment):
     learner = {'propagation', 'm1m2'} & {experiment.removeprefix('learned_4_')} or {'linear'}
     on_features(experiment, f'{learner.pop()}_doubt_area')
-    runs = read_results(f'out/{experiment}-photos_contrastive_1_0')
+    runs = read_results(logs_of(experiment))
     assert len(runs) == 2 and (experiment != 'learned_0' or runs.n_labelled[0] == 0)
 
 def test_colours_and_sizes(here):

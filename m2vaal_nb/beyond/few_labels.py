@@ -16,7 +16,7 @@ from .representation import Learned, add_learned
 
 # %% ../../nbs/beyond/few_labels.ipynb #184d1f19
 HEADS = 'linear', 'propagation', 'm1m2', 'm1m2_graph'
-TRIES = range(200, 220) # Seeds; those of the runs that count are others
+TRIES = range(200, 220) # Seeds of splits and labels, which no run of another page has
 
 def bench_few_labels(
     learned:Learned, # Features, which are learned now where they are not at hand

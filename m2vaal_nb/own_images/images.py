@@ -24,11 +24,11 @@ from .pixels import Scales, Unreadable, image_header, opened, read_picture
 
 # %% ../../nbs/own_images/images.ipynb #f5a2e874
 def square(
-    size:int, # Pixels a side, 4 or more
+    size:int, # Pixels a side, 4 to 2,048
 )->Callable: # PIL image -> (channels, size, size) uint8
     "Shrink or enlarge the shorter side to `size`, and cut out the centre."
     from torchvision.transforms import v2 # here: who has embeddings need not wait for it
-    size = as_int(size, 'size', low=4)
+    size = as_int(size, 'size', low=4, high=2048)
     return v2.Compose([v2.Resize(size), v2.CenterCrop(size), v2.PILToTensor()])
 
 def read_image(

@@ -144,10 +144,13 @@ def features_aloud(
             try_on_noise(jobs, images)
             fresh(recipe, images.x.shape[1:])             # complains of images that are too small
             if not learned.published:
-                say(f'{len(images.x)} images become features, learned in {recipe.passes} passes without a label{same}.')
+                n, _, height, width = images.x.shape
+                say(f'{n} images of {height} × {width} pixels become features, '
+                    f'learned in {recipe.passes} passes without a label{same}.')
                 learn_aloud(learned, say)
         data = learned()
-    name = learned.name if learned.published else f'{learned.short}@{content_of(data)}'
+    recipe_sha = hashlib.sha256(learned.words.encode()).hexdigest()
+    name = learned.name if learned.published else f'{learned.short}_{recipe_sha[:6]}@{content_of(data)}'
     DATASETS[name] = learned
     return name, data
 
@@ -163,7 +166,7 @@ def representation_of(
     if LEARNERS[p.learner].fit is None: return None
     base = DATASETS[p.dataset]
     if getattr(base, 'images', None) == 'fashion_mnist': return base
-    raise ValueError(f"{name} is about data of its own: --dataset goes with learned_2b or learned_4.")
+    raise ValueError(f"{name} is about data of its own: --dataset goes with others, such as learned_4.")
 
 def in_features(
     base:Learned, # What the experiment reads else

@@ -315,7 +315,7 @@ def draw_run(
     data:Dataset|None=None, # The run's dataset; fetched by default
     n_images:int=40, # Largest number of picks to show as images, 1 or more
     say:Callable=print, # Function that is told what takes time, and of every file
-)->dict: # Name -> figure: 'classes', 'picks', 'scores', and 'map' where the learner has a VAE
+)->dict: # Name -> figure: 'classes', 'picks', 'scores', and 'map' where there are latents or features
     "All pictures of a run: the classes of every query, and what one round picked, where it lies and how it scored."
     n_images = as_int(n_images, 'n_images', low=1)
     lines, line = picks_of(log, round)

@@ -17,6 +17,7 @@ from ..data import CLASSES
 from ..experiments import accuracy_table, plot_curves, read_results, read_sweep, sweep_table
 from .claims import finished, judge, read_all
 from .fig3 import show_kept
+from .statistics import over_budget
 from .tuning import plot_tuning, validation_accuracy
 from .why import (
     plot_classes, plot_cosines, plot_discriminator, plot_sensitivity, plot_wrong, sensitivity_map)
@@ -75,7 +76,9 @@ def figures(
     "Everything that can be shown of these results; an error when there is nothing."
     results = Path(results)
     runs, sweeps = read_logs(results)
-    for name,r in runs.items(): yield name, plot_curves(r, name), accuracy_table(r)
+    for name,r in runs.items():
+        yield name, plot_curves(r, name), accuracy_table(r)
+        if r.n_labelled.nunique() > 1: yield f'{name}, over the budget', None, over_budget(r).round(2)
     for name,r in runs.items(): yield from of_queries(name, r)
     for name,r in sweeps.items(): yield name, *of_sweep(name, r)
     if (results/'fig3.npz').exists():

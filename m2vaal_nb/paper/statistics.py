@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONTRASTS', 'area_under', 'areas', 'half_width', 'smallest_difference', 'compare', 'holm', 'contrasts', 'declared_p',
-           'win_tie_loss', 'area_table']
+           'win_tie_loss', 'area_table', 'over_budget']
 
 # %% ../../nbs/paper/statistics.ipynb #2395f4c5
 import numpy as np
@@ -146,3 +146,22 @@ def area_table(
     low, high = mean - half, mean + half
     table = pd.DataFrame(dict(mean=mean, low=low, high=high, n=area.count()))
     return table.sort_values('mean', ascending=False)
+
+# %% ../../nbs/paper/statistics.ipynb #5bba492c
+def over_budget(
+    runs:pd.DataFrame, # A row a round, of an experiment's logs
+)->pd.DataFrame: # A row a method, best first: area in percent; points ahead of random picks, low to high; pairs
+    "Areas of the runs that went furthest, and paired differences to random picks."
+    reached = runs.groupby(['method', 'seed']).n_labelled.transform('max')
+    area = areas(runs[reached == reached.max()])
+    of = runs.groupby('method').protocol.first()
+    random = {of[m]['learner']: m for m in area if of[m]['sampler'] == 'random'}
+    rows = {}
+    for m in area:
+        row = rows[m] = dict(area=100*area[m].mean(), runs=area[m].count())
+        base = random.get(of[m]['learner'])
+        if base not in (None, m):
+            found = compare(area, m, base)
+            row |= dict(ahead=found['difference'], low=found['low'], high=found['high'], pairs=found['n'])
+    columns = ['area', 'runs', 'ahead', 'low', 'high', 'pairs']
+    return pd.DataFrame.from_dict(rows, 'index', columns=columns).sort_values('area', ascending=False)
