@@ -314,11 +314,13 @@ def m2vaal_probe(
         for probe in probe_fig3, probe_gradients, probe_latents: say(probe(results, say))
 
 # %% ../nbs/cli.ipynb #6d83e19f
-@call_parse
+@dashed
 def m2vaal_pictures(
     log:str, # A run's log, such as results/demo/vaal-0.jsonl
     round:str=None, # Which of its rounds; by default the last that queried
     out:str='out/pictures', # PNG files go there
+    dataset:str=None, # The folder of images of a run on your own
+    size:str=None, # Pixels a side of these, where the run had a --size
     device:str='auto', # auto, cpu or cuda
 ):
     "Draw what a run bought: picks, classes, latent map, scores. One round is trained again."
@@ -327,8 +329,17 @@ def m2vaal_pictures(
         import matplotlib
         matplotlib.use('Agg')
         from m2vaal_nb.beyond import one_factor # adds the wing's datasets, learners and samplers
-        from m2vaal_nb.paper.pictures import draw_run
-        draw_run(log, None if round is None else parse_int(round, '--round'), out, device, say=say)
+        from m2vaal_nb.data import DATASETS
+        from m2vaal_nb.own_images.labelled_folder import data_of_run
+        from m2vaal_nb.paper.pictures import draw_run, picks_of
+        numbers, seen = given(round=round, size=size), (None, None)
+        lines, _ = picks_of(log, numbers.get('round'))
+        known = lines[0]['protocol']['dataset']
+        if dataset: seen = data_of_run(known, dataset, numbers.get('size'), say)
+        elif known not in DATASETS:
+            stem = known.partition('@')[0]
+            raise ValueError(f"The images of {stem} are not at hand: name their folder (--dataset FOLDER).")
+        draw_run(log, numbers.get('round'), out, device, *seen, say=say)
 
 # %% ../nbs/cli.ipynb #d9b34954
 @call_parse

@@ -76,6 +76,9 @@ def load_dataset(
     "Fashion-MNIST, MNIST or CIFAR-10, fetched when needed and checked by MD5."
     name = as_name(name, DATASETS, 'dataset')
     if callable(make := DATASETS[name]): return make()
+    if name not in CLASSES:
+        stem = name.partition('@')[0]
+        raise ValueError(f"The images of {stem} are not at hand: name their folder (--dataset FOLDER).")
     from torchvision import datasets
     explicit = root or os.environ.get('M2VAAL_DATA')
     if DATASETS[name] in IDX_MD5: at, kw = idx_root(DATASETS[name], root), {}

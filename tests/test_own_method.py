@@ -24,6 +24,7 @@ HELPERS = '''def relative(p_N_C):
     return second/first
 '''
 MINE = 'mine=classifier+my.py:ratio'
+by_words = dict(ids=lambda d: ' '.join(f'{k}={v}' for k,v in d.items()) or 'as it is')
 
 @pytest.fixture(autouse=True)
 def forget():
@@ -304,6 +305,29 @@ def test_features_learned_anew_and_differently_are_another_dataset(photos, quick
     monkeypatch.setattr('m2vaal_nb.beyond.representation.embed', lambda nets, x, kind: embed(nets, x, kind).roll(1, 1))
     with pytest.raises(SystemExit): on_features('learned_4', 'linear_random')
     assert 'dataset is' in capsys.readouterr().err
+
+@pytest.mark.parametrize('looks', [{}, dict(no_flip=True), dict(size='20')], **by_words)
+def test_pictures_of_a_run_on_ones_own_images(photos, quick_features, capsys, looks):
+    on_features('learned_4', 'linear_random', **looks)
+    small('random', workers='1')
+    size = {k: v for k,v in looks.items() if k == 'size'}
+    cli.m2vaal_pictures.__wrapped__(str(logs_of('learned_4')/'linear_random-0.jsonl'), dataset='photos', **size)
+    cli.m2vaal_pictures.__wrapped__('out/fig2b-photos/random-0.jsonl', dataset='photos')
+    made = {file.name for file in Path('out/pictures').glob('*.png')}
+    assert {'linear_random-0-round-0-picks.png', 'linear_random-0-round-0-map.png', 'random-0-round-0-picks.png'} <= made
+
+def test_pictures_of_a_folder_that_changed(photos, capsys):
+    small('random', workers='1')
+    log = 'out/fig2b-photos/random-0.jsonl'
+    for options in dict(dataset='photos', size='14'), dict(dataset='nowhere'), dict(dataset='photos', size='x'), {}:
+        with pytest.raises(SystemExit): cli.m2vaal_pictures.__wrapped__(log, **options)
+        assert capsys.readouterr().err.count('\n') == 1
+    DATASETS.clear()                                    # as in another process
+    with pytest.raises(SystemExit): cli.m2vaal_pictures.__wrapped__(log)
+    assert 'name their folder (--dataset FOLDER)' in capsys.readouterr().err
+    next(photos.rglob('*.png')).unlink()
+    with pytest.raises(SystemExit): cli.m2vaal_pictures.__wrapped__(log, dataset='photos')
+    assert 'is not what this run read' in capsys.readouterr().err and not Path('out/pictures').exists()
 
 def test_an_unknown_dataset_offers_names_that_work(here, capsys):
     with pytest.raises(SystemExit): cli.m2vaal_run.__wrapped__('learned_4', dataset='photoz')

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['LEARNED_SIDE', 'held_out', 'read_classes', 'content_of', 'folder_dataset', 'fitted', 'learned_from', 'try_on_noise',
-           'features_aloud', 'representation_of', 'in_features']
+           'stem_of', 'features_aloud', 'representation_of', 'in_features', 'data_of_run']
 
 # %% ../../nbs/own_images/labelled_folder.ipynb #af3496c6
-import hashlib
+import hashlib, re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,12 @@ def try_on_noise(
     rehearse([replace(job, protocol=replace(job.protocol, n_val=1)) for job in jobs], noise)
 
 # %% ../../nbs/own_images/labelled_folder.ipynb #2fce6d6d
+def stem_of(
+    learned:Learned, # Images and recipe
+)->str: # Such as photos_contrastive_60_0_3fa91c
+    "What the name of features begins with, for each recipe and each size of the images."
+    return f'{learned.short}_{hashlib.sha256(learned.words.encode()).hexdigest()[:6]}'
+
 def features_aloud(
     learned:Learned, # Name of the images, and recipe
     images:Dataset, # These images
@@ -149,8 +156,7 @@ def features_aloud(
                     f'learned in {recipe.passes} passes without a label{same}.')
                 learn_aloud(learned, say)
         data = learned()
-    recipe_sha = hashlib.sha256(learned.words.encode()).hexdigest()
-    name = learned.name if learned.published else f'{learned.short}_{recipe_sha[:6]}@{content_of(data)}'
+    name = learned.name if learned.published else f'{stem_of(learned)}@{content_of(data)}'
     DATASETS[name] = learned
     return name, data
 
@@ -181,3 +187,21 @@ def in_features(
     learned = learned_from(name, data.x, base.recipe.seed, **looks)
     jobs = [job for grid in planned(add_learned(learned)).values() for job in grid]
     return features_aloud(learned, data, jobs, say)
+
+# %% ../../nbs/own_images/labelled_folder.ipynb #cf5794c3
+def data_of_run(
+    known:str, # Name of what a run read, in its log
+    folder:str|Path, # The folder of images that it was run on
+    size:int|None=None, # Pixels a side; by default as in a run
+    say:Callable=print, # Told how learning goes, where features are not at hand any more
+)->tuple: # What the run read; the images behind it
+    "A folder as a run saw it; `ValueError` when that cannot be had."
+    stem, learned = known.partition('@')[0], re.search(r'_contrastive_\d+_(\d+)_[0-9a-f]{6}@', known)
+    name, images = folder_dataset(folder, LEARNED_SIDE if learned and size is None else size)
+    if name == known: return images, images
+    for flip,recolour in product((True, False), repeat=2) if learned else ():
+        own = learned_from(name, images.x, int(learned[1]), flip, recolour)
+        if stem_of(own) != stem: continue
+        found, data = features_aloud(own, images, say=say)
+        if found == known: return data, images
+    raise ValueError(f"{folder} is not what this run read, {stem}: other images, classes or --size.")

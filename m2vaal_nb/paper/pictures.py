@@ -313,6 +313,7 @@ def draw_run(
     out:str|Path|None=None, # Folder for PNG files; by default none are written
     device:str='auto', # Where to train the round again: 'auto', 'cpu' or 'cuda'
     data:Dataset|None=None, # The run's dataset; fetched by default
+    images:Dataset|None=None, # The images behind it, where it holds features; fetched by default
     n_images:int=40, # Largest number of picks to show as images, 1 or more
     say:Callable=print, # Function that is told what takes time, and of every file
 )->dict: # Name -> figure: 'classes', 'picks', 'scores', and 'map' where there are latents or features
@@ -321,7 +322,7 @@ def draw_run(
     lines, line = picks_of(log, round)
     data = data or dataset(line['protocol']['dataset'])
     check_dataset(line, data)
-    images = images_behind(line['protocol']['dataset'], data)
+    images = images or images_behind(line['protocol']['dataset'], data)
     if out is not None: check_folder(Path(out))
     say("Training round {round} of {method}, seed {seed}, again: {n_labelled} labels.".format(**line))
     trained = revisit(log, line['round'], device, data)
