@@ -361,7 +361,7 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'paper.fig3.reconstruct': (lambda: dict(nets=toy().nets, learner=toy().learner), {}, any_rows),
     'paper.fig3.show_reconstructions': (dict(classes='abc'),),
     'paper.pictures.show_picks': (dict(classes='abc'),),
-    'paper.pictures.latent_map': (lambda: dict(view=toy().view), dict(picks=np.array([3, 0]), x_N=np.array(toy().pool.x)), any_rows),
+    'paper.pictures.latent_map': (lambda: dict(view=toy().view), dict(picks=np.array([3, 0]), x_N=toy().pool.x.numpy()), any_rows),
     'paper.pictures.plot_scores': (dict(picked=[1], name='score'), {}, any_rows),
     'paper.why.k_centre': ({}, dict(n=3), any_rows),
     'paper.why.class_structure': ({}, dict(z_N_D=z_18_2, y_N=y_18), {'too large'}),
