@@ -383,4 +383,6 @@ def serve(
         if studio is None: say('Without --label-studio, what is answered while this server is down never arrives.')
         say(f'{len(z)} images, {len(backend.state.answers)} annotations, kept in {kept}. '
             f'Label Studio finds this model at http://{name}:{entrance.getsockname()[1]}.')
-        uvicorn.Server(uvicorn.Config(app, log_level='warning')).run([entrance])
+        server = uvicorn.Server(uvicorn.Config(app, log_level='warning'))
+        server.run([entrance])
+        if server.should_exit: raise KeyboardInterrupt     # it was told to, and does not always say so itself
