@@ -344,8 +344,7 @@ def listening(
     port:int, # 0 for any that is free
 )->socket.socket:
     "A socket that listens; `ValueError` when that is not possible."
-    family = socket.AF_INET6 if ':' in host else socket.AF_INET
-    found = socket.socket(family)
+    found = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try: found.bind((host, port))
     except (OSError, OverflowError) as e:
@@ -377,12 +376,11 @@ def serve(
     check_folder(kept.parent)
     with only_writer(kept), listening(host, port) as entrance:
         backend = Backend(z.h_N_D, z.names, kept, choosing, studio, say)
-        app = serving_app(backend, token)
         name = f'[{host}]' if ':' in host else host
         for note in notes: say(note)
         if studio is None: say('Without --label-studio, what is answered while this server is down never arrives.')
         say(f'{len(z)} images, {len(backend.state.answers)} annotations, kept in {kept}. '
             f'Label Studio finds this model at http://{name}:{entrance.getsockname()[1]}.')
-        server = uvicorn.Server(uvicorn.Config(app, log_level='warning'))
+        server = uvicorn.Server(uvicorn.Config(serving_app(backend, token), log_level='warning'))
         server.run([entrance])
         if server.should_exit: raise KeyboardInterrupt     # it was told to, and does not always say so itself
