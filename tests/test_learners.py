@@ -34,13 +34,13 @@ def test_loss_falls(name, pool, tiny):
 @every
 def test_a_layout_changes_last_digits_only(name, pool, tiny):
     "Alone and in lockstep; and it gives the same again."
-    def trained(layout): return train_round(Training(pool, replace(tiny, steps=5, learner=name, layout=layout), 0, 0))
+    def trained(layout): return train_round(Training(pool, replace(tiny, steps=2, learner=name, layout=layout), 0, 0))
     (a, values), (b, others), (c, _) = map(trained, ('contiguous', 'channels_last', 'channels_last'))
-    assert others == pytest.approx(values, rel=1e-2)    # in five steps a last digit grows, on some processors to a part in 400
+    assert others == pytest.approx(values, rel=1e-3)
     assert all(torch.equal(v, weights(c)[n]) for n,v in weights(b).items())
     assert b['classifier'].conv2.weight.is_contiguous(memory_format=torch.channels_last)
-    (_, together), = train_lockstep([Training(pool, replace(tiny, steps=5, learner=name, layout='channels_last'), 0, 0)])
-    assert together == pytest.approx(values, rel=1e-2)
+    (_, together), = train_lockstep([Training(pool, replace(tiny, steps=2, learner=name, layout='channels_last'), 0, 0)])
+    assert together == pytest.approx(values, rel=1e-3)
 
 @pytest.mark.parametrize('decay, warmup_steps', [(0., 0), (.2, 0), (.4, 3), (1., 0)])
 def test_the_rate_falls_as_a_scheduler_of_pytorchs_lets_it(decay, warmup_steps, pool, tiny):

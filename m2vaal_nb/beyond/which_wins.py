@@ -92,10 +92,10 @@ def over_pixels(
     "How far features are ahead: Welch's interval, since the seeds are others."
     rows = []
     for start,found in beside.items():
-        best, *features = found
+        best, *_ = found
         for what,area in found.items():
             row = dict(start=start, what=what, area=area.mean(), sd=area.std(), seeds=len(area))
-            if what in features:
+            if what != best:
                 low, high = ttest_ind(area, found[best], equal_var=False).confidence_interval()
                 row |= dict(ahead=area.mean() - found[best].mean(), low=low, high=high)
             rows.append(row)

@@ -134,7 +134,8 @@ def stem_of(
     learned:Learned, # Images and recipe
 )->str: # Such as photos_contrastive_60_0_3fa91c
     "What the name of features begins with, for each recipe and each size of the images."
-    return f'{learned.short}_{hashlib.sha256(learned.words.encode()).hexdigest()[:6]}'
+    short, _, sha = learned.name.partition('@')
+    return f'{short}_{sha[:6]}'
 
 def features_aloud(
     learned:Learned, # Name of the images, and recipe

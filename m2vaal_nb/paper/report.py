@@ -78,7 +78,7 @@ def figures(
     runs, sweeps = read_logs(results)
     for name,r in runs.items():
         yield name, plot_curves(r, name), accuracy_table(r)
-        if r.n_labelled.nunique() > 1: yield f'{name}, over the budget', None, over_budget(r).round(2)
+        if r.n_labelled.nunique() > 1: yield f'{name}, over the budget', None, over_budget(finished(r)).round(2)
     for name,r in runs.items(): yield from of_queries(name, r)
     for name,r in sweeps.items(): yield name, *of_sweep(name, r)
     if (results/'fig3.npz').exists():
