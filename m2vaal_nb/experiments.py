@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'PROTOCOLS', 'LINEUPS', 'one_by_one', 'SPARE', 'Method', 'protocol_for', 'add_sweep', 'one_of', 'settings',
-           'plan', 'duration', 'rehearse', 'Progress', 'tell', 'dataset', 'Engine', 'run_one_by_one', 'run_grid',
-           'common', 'read_results', 'read_sweep', 'methods_in', 'accuracy_table', 'sweep_table', 'drawn', 'style',
-           'band', 'plot_curve', 'plot_curves']
+           'plan', 'rehearse', 'Progress', 'tell', 'dataset', 'Engine', 'run_one_by_one', 'run_grid', 'common',
+           'read_results', 'read_sweep', 'methods_in', 'accuracy_table', 'sweep_table', 'drawn', 'style', 'band',
+           'plot_curve', 'plot_curves']
 
 # %% ../nbs/05_experiments.ipynb #06d48095
 import time
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .foundations.display import duration
 from .foundations.inputs import as_int, as_name
 from .foundations.log import read_log
 from .foundations.names import offered
@@ -165,13 +166,6 @@ def plan(
         raise ValueError("Seeds must be integers, 0 or more, and at least one: none was given.")
     p = replace(PROTOCOLS[name], **changes)
     return [Job(protocol_for(p, m), m, s) for s in seeds for m in methods]
-
-# %% ../nbs/05_experiments.ipynb #0e07dd1f
-def duration(seconds:float)->str:
-    "A duration as people say it."
-    m, s = divmod(round(seconds), 60)
-    if m >= 60: return f'{m//60} h {m%60:02} min'
-    return f'{m} min {s:02} s' if m else f'{s} s'
 
 # %% ../nbs/05_experiments.ipynb #3ab15375
 def rehearse(

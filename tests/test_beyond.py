@@ -10,6 +10,7 @@ from m2vaal_nb.beyond import declared, feature_learners as fl, representation as
 from m2vaal_nb.beyond.doubt_herding import doubt, doubt_herding, doubt_herding_rows, voice
 from m2vaal_nb.beyond.contrast import Recipe, nt_xent
 from m2vaal_nb.beyond.representation import Learned, add_learned, embed, learn, read_tensors
+from m2vaal_nb.foundations import display
 from m2vaal_nb.data import DATASETS, Dataset, Pool, PoolView, load_dataset, lookup
 from m2vaal_nb.experiments import METHODS, one_by_one, run_grid
 from m2vaal_nb.foundations.log import read_log
@@ -54,12 +55,14 @@ def test_the_seed_is_all_the_chance(images, whole):
 def test_learning_goes_on_after_sigkill_between_passes(kind, at, images, tmp_path):
     recipe, part = replace(SHORT, kind=kind), tmp_path/'part.safetensors'
     def die(text):
-        if text.startswith(f'pass {at} '): os.kill(os.getpid(), signal.SIGKILL)
+        if text.startswith(f'Pass {at} '): os.kill(os.getpid(), signal.SIGKILL)
     assert ended(forked(lambda: learn(images, recipe, part, die)))[1] == signal.SIGKILL
     assert part.exists() == (at > 1) and (at == 1 or read_tensors(part)[1]['passes'] == str(at-1))
     said = []
     assert same(learn(images, recipe, part, said.append), learn(images, recipe))
-    assert [s.split(':')[0] for s in said] == [f'pass {i} of 3' for i in range(at, 4)]
+    resumed = [f'{at-1} of 3 passes were there already'] if at > 1 else []
+    assert [s.split(':')[0] for s in said] == resumed + [f'Pass {i} of 3' for i in range(at, 4)]
+    assert [', about ' in s for s in said[-(4-at):]] == [i < 3 for i in range(at, 4)]
     assert not part.exists()
 
 def test_learning_goes_on_after_sigkill_at_any_moment(images, whole, tmp_path):
@@ -146,7 +149,7 @@ def test_learned_from_nothing(tiny_images, tmp_path, monkeypatch):
     progress = rep.progress
     monkeypatch.setattr(rep, 'progress', lambda items, what, total=None: progress(items, what) if items else bar(items, what, total))
     nets = learned.nets(said.append)
-    assert [s.split(':')[0] for s in said] == [f'pass {i} of 3' for i in (1, 2, 3)]
+    assert [s.split(':')[0] for s in said] == [f'Pass {i} of 3' for i in (1, 2, 3)]
     assert steps == [9, 0, *[1]*9]
     monkeypatch.setitem(DATASETS, learned.name, learned)
     data = load_dataset(add_learned(learned))
@@ -165,6 +168,15 @@ def test_learned_from_nothing(tiny_images, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='is damaged') as e: learned()
     assert '\n' not in str(e.value)
 
+@pytest.mark.parametrize('bar', [False, True])
+def test_a_dataset_that_is_learned_first_says_how_far_it_is(bar, tiny_images, monkeypatch, capsys):
+    often = rep.now_and_then
+    monkeypatch.setattr(rep, 'now_and_then', lambda say: often(say, 0))
+    monkeypatch.setattr(display, 'has_bar', lambda: bar)
+    Learned('tiny', SHORT)()
+    out = capsys.readouterr().out.splitlines()
+    assert [line.partition(':')[0] for line in out] == ([] if bar else [f'Pass {i} of 3' for i in (1, 2, 3)])
+
 def test_features_of_other_images_are_refused(tiny_images, monkeypatch):
     learned = Learned('tiny', SHORT)
     learned()
@@ -176,7 +188,7 @@ def test_two_processes_learn_once(tiny_images, tmp_path):
     def work(): learned.nets(lambda s: said.open('a').write(s + '\n'))
     pids = [forked(work) for _ in range(2)]
     assert all(ended(pid)[1] == 0 for pid in pids)
-    assert sum(s.startswith('pass') for s in said.read_text().splitlines()) == 3
+    assert sum(s.startswith('Pass') for s in said.read_text().splitlines()) == 3
 
 # --- heads ---
 @pytest.mark.parametrize('C', [.1, 10., 100.])

@@ -378,13 +378,14 @@ def test_how_far_it_is_without_a_bar(here, monkeypatch):
         embed_folder('photos', out, *args, device='cpu', say=said.append, **kw)
         return said
     monkeypatch.setattr(display, 'has_bar', lambda: False)
-    first, colours, where, took, *passes, last = told('a.npz', passes=4, size=8)
-    assert '--no-recolour' in colours and where.startswith(f"After each pass, what was learned is kept in {here/'cache'}") and took.startswith('Pass 1 of 4 took')
-    assert passes == [f'Pass {i} of 4 is done.' for i in (2, 3, 4)]
+    first, colours, where, first_pass, *passes, last = told('a.npz', passes=4, size=8)
+    assert '--no-recolour' in colours and where.startswith(f"After each pass, what was learned is kept in {here/'cache'}") and first_pass.startswith('Pass 1 of 4: loss')
+    assert [s.partition(':')[0] for s in passes] == [f'Pass {i} of 4' for i in (2, 3, 4)]
+    assert [', about ' in s for s in passes] == [True, True, False]
     _, *batches, last = told('b.npz', 'resnet18', batch=4, pretrained=False)
     assert batches == [f'{n} of 9 images are embedded.' for n in (4, 8, 9)]
     monkeypatch.setattr(display, 'has_bar', lambda: True)
-    assert not [s for s in told('c.npz', passes=4, size=9) + told('d.npz', 'resnet18', batch=4, pretrained=False) if 'done' in s or 'are embedded' in s]
+    assert not [s for s in told('c.npz', passes=4, size=9) + told('d.npz', 'resnet18', batch=4, pretrained=False) if re.match('Pass [234]|.* are embedded', s)]
 
 @pytest.mark.parametrize('off, terminal, bar', [('1', True, False), ('0', True, True), ('', True, True), ('0', False, False), ('1', False, False)])
 def test_where_there_is_a_bar(off, terminal, bar, monkeypatch):

@@ -8,8 +8,9 @@ from m2vaal_nb import cli, experiments
 from m2vaal_nb.paper import fig3, report
 from m2vaal_nb.data import CLASSES
 from m2vaal_nb.experiments import (
-    LINEUPS, METHODS, PROTOCOLS, Progress, accuracy_table, band, drawn, duration, methods_in,
+    LINEUPS, METHODS, PROTOCOLS, Progress, accuracy_table, band, drawn, methods_in,
     one_by_one, plan, plot_curves, read_results, run_grid, sweep_table, tell)
+from m2vaal_nb.foundations.display import duration
 from m2vaal_nb.paper.fig3 import reconstruct, show_reconstructions
 from m2vaal_nb.paper.pictures import latent_map
 from m2vaal_nb.paper.revisit import revisit, rewind

@@ -9,7 +9,7 @@ __all__ = ['PUBLISHED', 'LEARNED', 'IMAGES_LICENCE', 'rate', 'state_of', 'take_s
            'weights_card', 'neighbours', 'head_accuracy', 'show_learned']
 
 # %% ../../nbs/beyond/representation.ipynb #31ce0c26
-import hashlib, json, math
+import hashlib, json, math, time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..foundations.chance import rng
-from ..foundations.display import progress
+from ..foundations.display import duration, now_and_then, progress
 from ..foundations.download import cache_dir
 from ..foundations.files import write_whole
 from ..foundations.inputs import as_ids, as_images, as_int, as_latents, as_name
@@ -167,11 +167,15 @@ def _go_through(nets, opt, x_N, recipe, path, say):
     done = taken_up(path, nets, opt, recipe)
     n = len(dealt(recipe, len(x_N), 0)[0])
     nets.train()
-    with progress(None, 'learning features', n*recipe.passes) as bar:
+    began, passes = time.perf_counter(), recipe.passes
+    if done: say(f'{done} of {passes} passes were there already: going on from them.')
+    with progress(None, 'learning features', n*passes) as bar:
         bar.update(n*done)
-        for i in range(done, recipe.passes):
+        for i in range(done, passes):
             loss = one_pass(nets, opt, x_N, recipe, i, bar.update)
-            say(f'pass {i+1} of {recipe.passes}: loss {loss:.4f}')
+            left = (time.perf_counter() - began)/(i+1 - done)*(passes - i-1)
+            rest = f', about {duration(left)} left' if left else ''
+            say(f'Pass {i+1} of {passes}: loss {loss:.4f}{rest}.')
             if path: write_tensors(path, state_of(nets, opt), passes=str(i+1), recipe=str(recipe))
 
 @one_thread()
@@ -179,7 +183,7 @@ def learn(
     x_N, # (N, channels, height, width) uint8 images; labels are not asked for
     recipe:Recipe=Recipe(), # How to learn
     path:Path|None=None, # File that keeps what is held after each pass, removed at the end
-    say:Callable=lambda text: None, # Told of every pass
+    say:Callable|None=None, # Told of every pass; None prints a line now and then where no bar can be seen
 )->nn.ModuleDict: # In evaluation mode, weights rounded to half precision
     "Learn features from images, or go on with it."
     x_N = as_images(x_N, least=2)
@@ -187,7 +191,7 @@ def learn(
     opt = torch.optim.AdamW(
         nets.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     with only_writer(path) if path else nullcontext():
-        _go_through(nets, opt, x_N, recipe, path, say)
+        _go_through(nets, opt, x_N, recipe, path, say or now_and_then(print))
         if path: path.unlink(missing_ok=True)
     return halved_precision(nets.eval())
 
@@ -234,7 +238,7 @@ class Learned:
     def name(self)->str: # What a protocol calls it
         raw = self.published.read_bytes() if self.published else self.words.encode()
         return f'{self.short}@{hashlib.sha256(raw).hexdigest()}'
-    def nets(self, say:Callable=lambda text: None)->nn.ModuleDict: return nets_of(self, say)
+    def nets(self, say:Callable|None=None)->nn.ModuleDict: return nets_of(self, say)
     def __call__(self)->Dataset: return features_of(self)
 
 PUBLISHED = {learned.short: learned for learned in (
@@ -285,7 +289,7 @@ def in_cache(
 
 def nets_of(
     learned:Learned, # Images and recipe
-    say:Callable=lambda text: None, # Told of every pass, where there is something to learn
+    say:Callable|None=None, # Told of every pass, as by `learn`, where there is something to learn
 )->nn.ModuleDict: # In evaluation mode
     "Nets that are published, kept from before, or learned now."
     if learned.published: return read_weights(learned.published, learned)

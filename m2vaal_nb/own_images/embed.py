@@ -9,7 +9,7 @@ __all__ = ['VIEWS', 'Backbone', 'without_head', 'torchvision_backbone', 'timm_ba
            'write_embeddings', 'settings_for', 'embed_folder']
 
 # %% ../../nbs/own_images/embed.ipynb #6f3441d9
-import hashlib, io, json, logging, time
+import hashlib, io, json, logging
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -247,15 +247,9 @@ def learn_aloud(
     say:Callable=print, # Told where the outcome is, how long it takes, and how far it is
 )->nn.ModuleDict: # In evaluation mode
     "The nets of a representation, learned now where nobody has learned them before."
-    place, started, later = in_cache(learned, 'weights'), time.perf_counter(), now_and_then(say)
+    place, first, later = in_cache(learned, 'weights'), iter([say]), now_and_then(say)
     say(f"After each pass, what was learned is kept in {at_home(place.parent)}, as {place.name[:36]}….")
-    def tell(text):
-        nonlocal started
-        n = text.partition(':')[0].capitalize() # such as: Pass 1 of 60
-        if started: say(f'{n} took {time.perf_counter() - started:.1f} s.')
-        else: later(f'{n} is done.')
-        started = None
-    return learned.nets(tell)
+    return learned.nets(lambda text: next(first, later)(text))
 
 # %% ../../nbs/own_images/embed.ipynb #0bf3be8f
 @contextmanager
