@@ -206,6 +206,9 @@ def seen(
         how = f"in {'grey' if channels == 1 else 'colour'}, {height} × {width} pixels"
     n = f'{len(data.x) + n_test} images of {len(data.classes)} classes'
     held = f'{n_test} of them, always the same, are the test set'
+    unsure = 98/(n_test + 1.96**2)**.5           # half of Wilson's 95% interval, in points, at 50%
+    if n_test < 1000:
+        held += f', and so few leave an accuracy uncertain by up to {unsure:.0f} points, whatever the number of seeds'
     bought = f'From {p.n_init} labels to {p.max_labels}, {p.budget} a query'
     return f"{name}: {n}, {how}; {held}. {bought}."
 
