@@ -177,7 +177,7 @@ def grids_of(
     **changes, # Fields of the protocol to replace
 )->dict: # Folder of logs -> jobs
     "What is to be run."
-    from m2vaal_nb.beyond import one_factor # adds the wing's experiments and methods
+    from m2vaal_nb.beyond import one_factor, trust # add the wing's experiments and methods
     from m2vaal_nb.experiments import PROTOCOLS, plan, settings
     from m2vaal_nb.own_images.labelled_folder import fitted
     from m2vaal_nb.scale.own_sampler import take_method
@@ -255,13 +255,13 @@ def m2vaal_run(
     workers:str='auto', # auto (a process a core), how many, lockstep, ray or [ray://]HOST:PORT
     tensorboard:str=None, # Event files for TensorBoard go to TENSORBOARD/NAME
 ):
-    """Run an experiment, or go on with it from its logs: fig2a, fig2b, fig4, fig4_large, mnist,
+    """Run an experiment, or go on with it from its logs: fig2a, fig2b, fig2b_random, fig4, fig4_large, mnist,
     mnist_balanced, long_2b, long_2a, long_4, tuning, tuning_alpha, stability, longer,
     longer_2a, sensitivity, demo, or, on features learned once, learned_2b, learned_4,
     learned_2b_1, learned_2b_2, learned_4_1, learned_4_2, learned_2b_mnist, learned_4_mnist,
     learned_0, learned_2b_250, learned_4_10,
-    learned_4_balanced, learned_4_noisy, learned_4_tail, learned_4_propagation, learned_4_m1m2
-    or learned_4_m1m2_graph."""
+    learned_4_balanced, learned_4_noisy, learned_4_tail, learned_4_propagation, learned_4_m1m2,
+    learned_4_m1m2_graph, trust_2b or trust_4."""
     with one_sentence_errors('m2vaal_run', GOES_ON):
         changes, pixels = given(rounds=rounds, steps=steps), given(size=size).get('size')
         grids_of(name, methods, seeds, **changes)         # a wrong word is told before images are read
@@ -292,7 +292,7 @@ def m2vaal_figures(
         if not Path(results).is_dir(): raise ValueError(f"There is no folder {results}.")
         import matplotlib
         matplotlib.use('Agg')
-        from m2vaal_nb.beyond import one_factor # adds the wing's methods, and with them their colours
+        from m2vaal_nb.beyond import one_factor, trust # add the wing's methods, and with them their colours
         from m2vaal_nb.paper.report import claims_table, make_figures
         for name,path,table in make_figures(results, out):
             say(f'{name}: {path}' if path else name)
@@ -331,7 +331,7 @@ def m2vaal_pictures(
     with one_sentence_errors('m2vaal_pictures', rest):
         import matplotlib
         matplotlib.use('Agg')
-        from m2vaal_nb.beyond import one_factor # adds the wing's datasets, learners and samplers
+        from m2vaal_nb.beyond import one_factor, trust # add the wing's datasets, learners and samplers
         from m2vaal_nb.data import DATASETS
         from m2vaal_nb.own_images.labelled_folder import data_of_run
         from m2vaal_nb.paper.pictures import draw_run, picks_of

@@ -50,6 +50,7 @@ METHODS = dict(
     m2_vaal_no_adv=Method('M2-VAAL, no adversary', 'm2_vaal_no_adv', 'discriminator', '#CC79A7'),
     m2_random=Method(
         'M2-VAAL, no adversary, random picks', 'm2_vaal_no_adv', 'random', '#8C6BB1', '--'),
+    m2_vaal_random=Method('M2-VAAL, random picks', 'm2_vaal', 'random', '#A6342B', '--'),
     kingma_random=Method("Kingma's M2, random picks", 'm2', 'random', '#A0694B', ':', 's'),
     kingma_least_confidence=Method(
         "Kingma's M2, least confidence", 'm2', 'least_confidence', '#E57373', ':', 's'),
@@ -73,6 +74,7 @@ _mnist = Protocol(dataset='mnist', n_init=100, budget=50, max_labels=300)
 PROTOCOLS = dict(
     fig2a=Protocol(n_init=1000, budget=1000, max_labels=8000),
     fig2b=_fig2b,
+    fig2b_random=_fig2b,
     fig4=_fig4,
     fig4_large=replace(_fig4, size='large'),
     mnist=_mnist,
@@ -91,6 +93,7 @@ _on_kingma = ('kingma_random', 'kingma_least_confidence', 'kingma_entropy', 'alg
 LINEUPS = dict(
     fig2a=_versus,
     fig2b=('random', 'm2_random', 'margin', 'entropy', *_versus[2:]),
+    fig2b_random=('m2_vaal_random',),
     fig4=_on_kingma,
     fig4_large=_on_kingma,
     mnist=('random', 'margin', 'kingma_random', 'kingma_entropy', 'm2_random', 'm2_vaal_no_adv'),
