@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LENGTHS', 'VALIDATED', 'both_lengths', 'by_length', 'side_by_side', 'validated', 'validation_batch',
-           'validation_curve', 'probe_validation', 'converged']
+           'validation_curve', 'looks', 'probe_validation', 'converged']
 
 # %% ../../nbs/paper/long_enough.ipynb #c7c1072d
 from collections.abc import Callable
@@ -115,14 +115,22 @@ def validation_curve(
     look(looks[-1])
     return seen
 
+def looks(
+    path:str|Path, # Log of the run whose labels are trained on
+    learner:str, # Name of what is trained
+)->list: # Rows of both curves
+    "The validation loss of a long training, and, in smaller steps, of its beginning."
+    beginning = validation_curve(path, learner, checks=15, steps=1200)
+    return validation_curve(path, learner) + beginning
+
 def probe_validation(
     results:str|Path, # Folder with the logs of long_2b; the table goes there
     say:Callable=print, # Function that is told of every training
 )->Path: # The table
-    "Look at one long training of each learner, on the labels of the first run of random picks."
+    "Look at trainings of each learner, on the labels of the first run of random picks."
     path, *_ = logs_of(results, 'long_2b', 'random')
     learners = [name for name,learner in LEARNERS.items() if learner.phases]
-    return tabulate(results, 'validation', [(path, name) for name in learners], validation_curve, say)
+    return tabulate(results, 'validation', [(path, name) for name in learners], looks, say)
 
 # %% ../../nbs/paper/long_enough.ipynb #e477855f
 def converged(
