@@ -96,7 +96,7 @@ def doubt_fixed(
     "A control: doubt by area without a discriminator, with one trust."
     return herd(view, budget, even_doubt(view, trust))
 
-FIXED = {f'doubt_fixed_{t}': partial(doubt_fixed, trust=t/100) for t in (50, 60, 70, 80)}
+FIXED = {f'doubt_fixed_{t}': partial(doubt_fixed, trust=t/100) for t in (50, 70)}
 SAMPLERS.update(doubt_by_query=doubt_by_query, max_then_uherding=max_then_uherding, **FIXED)
 
 # %% ../../nbs/beyond/trust.ipynb #44dec904
