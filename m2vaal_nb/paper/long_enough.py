@@ -45,12 +45,13 @@ def both_lengths(
 def by_length(
     short:pd.DataFrame, # Rounds of runs that train for half a pass
     long:pd.DataFrame, # Rounds of runs of the same methods and seeds that train for seven
-)->pd.DataFrame: # A row a method: areas in percent, and what was gained, with its interval
+)->pd.DataFrame: # A row a method: areas in percent, and what was gained, with its interval from three seeds on
     "The areas under the curves of short and of long trainings."
     half, seven = (100*areas(runs) for runs in (short, long))
     gain = seven - half
     table = pd.DataFrame({'half a pass': half.mean(), 'seven passes': seven.mean(), 'gain': gain.mean()})
-    return table.assign(low=gain.mean() - half_width(gain), high=gain.mean() + half_width(gain), n=gain.count())
+    half_wide = half_width(gain).where(gain.count() > 2)
+    return table.assign(low=gain.mean() - half_wide, high=gain.mean() + half_wide, n=gain.count())
 
 # %% ../../nbs/paper/long_enough.ipynb #d2fb4aba
 def side_by_side(
