@@ -384,7 +384,7 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'beyond.cover.cover_gains': (lambda: dict(weight_U=None, width=1., kernel=importlib.import_module('m2vaal_nb.beyond.cover').gauss), {}, {'z_L_D': any_rows, 'z_U_D': any_rows, 'picks': {'fewer rows'}}),
     **{f'beyond.{name}': (lambda: dict(view=toy().view),) for name in ('doubt_herding.doubt_herding', 'doubt_herding.doubt_shuffled',
         'doubt_herding.doubt_density', 'doubt_herding.discriminator_zy', 'doubt_herding.doubt_zy', 'doubt_herding.doubt_area', 'doubt_herding.doubt_constant', 'doubt_herding.doubt_schedule',
-        *(f'trust.{name}' for name in ('doubt_by_query', 'doubt_fixed', 'max_then_uherding', 'uherding_calibrated', 'uherding_adapted')), 'strategies.coreset', 'strategies.badge', 'strategies.typiclust', 'strategies.probcover',
+        *(f'trust.{name}' for name in ('doubt_by_query', 'doubt_fixed', 'max_then_uherding', 'max_until_seen', 'uherding_calibrated', 'uherding_adapted')), 'strategies.coreset', 'strategies.badge', 'strategies.typiclust', 'strategies.probcover',
         'strategies.max_herding', 'strategies.uherding', 'strategies.power_margin', 'strategies.cluster_margin')},
     'beyond.trust.ece': ({},),
     'beyond.trust.calibrating': (dict(n_classes=3), {}, {'z_L_D': any_rows, 'y_L': any_rows}),

@@ -1,4 +1,5 @@
 "How much to trust the classifier: calibration, widths, and the rivals that were added after the verdict."
+from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
 from conftest import ROOT
 from m2vaal_nb.beyond import cover, trust
@@ -84,6 +85,14 @@ def test_the_first_query_covers(budget, n_L, first):
     view = made_up(n_L, 100)
     rule = max_herding if first else uherding
     assert np.array_equal(trust.max_then_uherding(view, budget), rule(view, budget))
+
+@pytest.mark.parametrize('known, covers', [((0, 1, 2), True), ((0, 1, 2, 3), False), ((), True)])
+def test_cover_while_a_class_has_no_label(known, covers):
+    view = made_up(60)
+    there = np.isin(view.y_L, known)
+    view = replace(view, z_L_D=view.z_L_D[there], y_L=view.y_L[there])
+    rule = max_herding if covers else uherding
+    assert np.array_equal(trust.max_until_seen(view, 9), rule(view, 9))
 
 def test_the_rivals_start_where_the_others_started():
     for start in '2b', '4':

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ASKED', 'BY_QUERY', 'FIXED', 'HELD_OUT', 'TEMPERATURES', 'LATER', 'RIVALS', 'what_it_said', 'probe_trust',
-           'query_number', 'doubt_by_query', 'max_then_uherding', 'doubt_fixed', 'ece', 'at_temperature', 'calibrating',
-           'nearest_pair', 'in_calibrated_doubt', 'in_calibrated_doubt_and_width', 'uherding_calibrated',
-           'uherding_adapted', 'with_rivals', 'ahead']
+           'query_number', 'doubt_by_query', 'max_then_uherding', 'max_until_seen', 'doubt_fixed', 'ece',
+           'at_temperature', 'calibrating', 'nearest_pair', 'in_calibrated_doubt', 'in_calibrated_doubt_and_width',
+           'uherding_calibrated', 'uherding_adapted', 'with_rivals', 'ahead']
 
 # %% ../../nbs/beyond/trust.ipynb #58f2b615
 from collections.abc import Callable
@@ -89,6 +89,15 @@ def max_then_uherding(
     rule = uherding if query_number(view, budget) else max_herding
     return rule(view, budget)
 
+def max_until_seen(
+    view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`, `y_L`
+    budget:int, # Labels to buy, 1 to len(view)
+)->np.ndarray: # (budget,) dataset ids
+    "A control: MaxHerding while a class has no label, UHerding afterwards."
+    missing = len(np.unique(view.need('y_L'))) < view.need('p_N_C').shape[1]
+    rule = max_herding if missing else uherding
+    return rule(view, budget)
+
 def doubt_fixed(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
     budget:int, # Labels to buy, 1 to len(view)
@@ -98,7 +107,8 @@ def doubt_fixed(
     return herd(view, budget, even_doubt(view, trust))
 
 FIXED = {f'doubt_fixed_{t}': partial(doubt_fixed, trust=t/100) for t in (50, 70)}
-SAMPLERS.update(doubt_by_query=doubt_by_query, max_then_uherding=max_then_uherding, **FIXED)
+SAMPLERS.update(doubt_by_query=doubt_by_query, max_then_uherding=max_then_uherding)
+SAMPLERS.update(max_until_seen=max_until_seen, **FIXED)
 
 # %% ../../nbs/beyond/trust.ipynb #44dec904
 HELD_OUT = .2 # Part of the labelled rows on which temperatures are compared
@@ -186,6 +196,7 @@ SAMPLERS.update(uherding_calibrated=uherding_calibrated, uherding_adapted=uherdi
 # %% ../../nbs/beyond/trust.ipynb #66e0d399
 LATER = { # Sampler -> name
     'max_then_uherding': 'MaxHerding once, then UHerding',
+    'max_until_seen': 'MaxHerding until all classes are seen, then UHerding',
     'uherding_calibrated': 'UHerding, calibrated',
     'uherding_adapted': 'UHerding, calibrated, its own width',
     'doubt_by_query': 'trust by query',
