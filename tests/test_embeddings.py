@@ -64,6 +64,27 @@ def test_forms(here, file):
     assert z.names == NAMES and z.h_N_D.dtype == torch.float
     assert np.allclose(z.h_N_D, UNIT, atol=2e-2 if file == 'bf16.pth' else 1e-3)
 
+@pytest.mark.parametrize('file', FORMS)
+def test_forms_beside_a_folder(here, file):
+    "A query, and a labeller that chooses by itself, as without one."
+    from m2vaal_nb.own_images.labeller import chosen_now
+    if file.endswith('.parquet'): pytest.importorskip('pyarrow')
+    FORMS[file](here/file)
+    for name in NAMES: picture(f'photos/{name}')
+    alone = query_folder(None, labels(), 6, embeddings=file, say=str)
+    shell(m2vaal_query, 'photos', '--embeddings', file, '--labels', 'labels.csv', '--budget', 6, '--out', 'beside.csv')
+    assert set(pd.read_csv('beside.csv').image) == set(alone.image)
+    assert set(chosen_now('photos', 'labels.csv', [*'abc'], file, 6)) == set(alone.image)
+
+def test_of_files_that_are_not_ours_nothing_is_read(here, monkeypatch):
+    "They are large."
+    for write in ('z.npy', 'lightly.pt', 'lightly.csv'): FORMS[write](here/write)
+    np.savez('no_dict.npz', made='[1]')
+    (here/'text.npz').write_text('no archive')
+    assert [embeddings.made_by(here/f) for f in ('no_dict.npz', 'text.npz', 'none.npz')] == [None]*3
+    monkeypatch.setattr(np, 'load', None)
+    assert [embeddings.made_by(here/f) for f in ('z.npy', 'lightly.pt', 'lightly.csv')] == [None]*3
+
 def test_a_file_is_left_as_it_was(here):
     FORMS['z.npy'](here/'z.npy')
     before = (here/'z.npy').read_bytes()
