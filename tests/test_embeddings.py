@@ -213,6 +213,19 @@ def test_methods_on_features(method):
     assert len(found) == 5 and (found.id >= 12).all()
     assert cross_validate(pool, method).label.tolist() == ['abc'[c] for c in y[:12]]
 
+@pytest.mark.parametrize('method', ['m1m2_doubt_area', 'm1m2_margin', 'm1m2_graph_doubt_area', 'm1m2_graph_uherding', 'propagation_margin', 'propagation_doubt_area'])
+def test_what_needs_a_label_chooses_before_the_first_one_too(here, method):
+    "With no label, one, and some of one class."
+    FORMS['z.npz'](here/'z.npz')
+    query = m2vaal_query, '--embeddings', 'z.npz', '--classes', 'a,b,c', '--budget', 5, '--audit', .2
+    for known in [], NAMES[:1], NAMES[:12:3]:
+        write_labels(dict.fromkeys(known, 'a'), 'labels.csv')
+        for options in [], ['--method', method]:
+            shell(*query, '--labels', 'labels.csv', '--out', f'{len(options)}.csv', '--report', f'{len(options)}.html', *options)
+        found = pd.read_csv('2.csv')
+        assert len({*found.image} - {*known}) == 5 and {*found.predicted.dropna()} <= ({'a'} if known else set())
+        if not known and method.endswith('doubt_area'): assert found.image.tolist() == pd.read_csv('0.csv').image.tolist()
+
 def test_one_label_none_and_all(here, capsys):
     FORMS['z.npz'](here/'z.npz')
     for n in 0, 1, 39, 40:

@@ -139,6 +139,31 @@ def test_much_or_little_is_left(h, n, rows):
     left = range(n, N) if rows is None else [r for r in rows if r >= n]
     assert sorted(model.order) == list(left) and (model.place_N[:n] == 1).all() and model.p_N_C.shape == (N, 3)
 
+LATE = dict(m1m2_doubt_area='linear_doubt_area', m1m2_graph_doubt_area='linear_doubt_area', propagation_margin='linear_margin') # What needs a label to begin: what stands in for it
+
+@pytest.mark.parametrize('method', LATE)
+def test_what_needs_a_label_picks_before_the_first_one_too(h, tmp_path, method):
+    "And after one, after some of one class, and after a restart at any of these times."
+    kept, said, n = tmp_path/'kept.json', [], 0
+    def restarted(): return backend_of(h, kept, Choosing(method, 4), said=said)
+    with restarted() as b:
+        answer_setup(b, SETUP)
+        first = settled(b).order[:4].tolist()
+    assert first == next_images(known_pool(h, None, CLASSES), 4, LATE[method]).id.tolist()
+    for told in (), (0,), (3, 6), (1,):
+        with restarted() as b:
+            for i in told: answer_webhook(b, created(i))
+            model, n = settled(b), n + len(told)
+        assert len(model.order) == N - n and not [line for line in said if line.startswith('learn')]
+        assert (model.p_N_C is None) == (n == 0) and (n == 0 or torch.allclose(model.p_N_C.sum(1), torch.ones(N)))
+    assert {*model.p_N_C.argmax(1).tolist()} == {0, 1}
+
+@pytest.mark.parametrize('method', LATE)
+def test_one_image_for_what_needs_a_label(h, method):
+    for y in -1, 0:
+        model = fitted(h[:1], np.array([y]), class_choices(CONFIG), Choosing(method))
+        assert len(model.order) == (y < 0)
+
 def test_the_first_answer_waits_for_no_picking(h, tmp_path, monkeypatch):
     go, real = threading.Event(), relearn.first_images
     def slow(*args):
