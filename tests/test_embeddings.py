@@ -376,6 +376,7 @@ def test_weights_from_a_file(here):
     with pytest.raises(ValueError, match='of another|another net'): backbone_for('resnet18', 'w.pt')
     torch.save(Evil(), 'evil.pt')
     with pytest.raises(ValueError, match='could not be read as weights'): backbone_for('resnet18', 'evil.pt')
+    with patch.object(torch, 'load', side_effect=MemoryError), pytest.raises(MemoryError): backbone_for('resnet18', 'evil.pt')
     assert not os.path.exists('pwned')
 
 def test_timm(here):
