@@ -294,7 +294,8 @@ def test_every_door_asks_for_the_token(h, tmp_path, method, path):
     b = backend_of(h, tmp_path/'kept.json')
     body = dict(json=created(0) | SETUP | asked(1) | dict(project=dict(id=3, label_config=CONFIG))) if method == 'POST' else {}
     with TestClient(serving_app(b, token='Schlüssel'), 'http://localhost') as client:
-        for head in ({}, basic('m2vaal:Schluessel'), basic('Schlüssel:'), dict(Authorization='Bearer x'), dict(Authorization='Basic x')):
+        for head in ({}, basic('m2vaal:Schluessel'), basic('Schlüssel:'), dict(Authorization='Bearer x'), dict(Authorization='Basic x'),
+            dict(Authorization='Basic Schlüssel'.encode()), dict(Authorization='Bearer Schlüssel'.encode('latin-1') + b'\xff'), dict(Authorization=b'\xff \xff')):
             answer = client.request(method, path, headers=head, **body)
             assert answer.status_code == 401 and answer.headers['WWW-Authenticate'] == 'Basic'
         assert b.state == State()
@@ -314,6 +315,14 @@ def test_a_page_in_a_browser_cannot_tell_anything(h, tmp_path):
     with TestClient(serving_app(b, token='sesame'), 'http://labels.example.org') as client:      # behind a proxy
         assert client.post('/webhook', json=created(1)).status_code == 401
         assert client.post('/webhook', json=created(1), headers=basic('m2vaal:sesame')).status_code == 200
+
+@pytest.mark.parametrize('host', ['127.0.0.1', 'localhost', '127.0.0.2', '127.255.255.254', '::1', '0:0:0:0:0:0:0:1'])
+def test_where_it_listens_it_can_be_reached(h, tmp_path, host):
+    "Without a token too, and still by no other name."
+    assert is_own(host)
+    with TestClient(serving_app(backend_of(h, tmp_path/'kept.json'), host=host), f'http://{in_address(host)}:9090') as client:
+        for name, status in ((in_address(host), 200), ('127.0.0.1', 200), ('localhost', 200), ('[::1]', 200), ('evil.org', 400), ('127.0.0.3', 400)):
+            assert client.get('/health', headers=dict(host=f'{name}:9090')).status_code == status
 
 def test_a_body_may_be_so_large(h, tmp_path):
     raw = json.dumps(created(0)).encode()
@@ -625,6 +634,11 @@ def test_what_it_says_at_the_start(photos, studio, monkeypatch, kind, h):
         said = []
         serve(photos/'photos', photos/'z.npz', port=0, studio=known, say=said.append)
         assert said[-1].startswith(f'{N} images, ') and ('never arrives' in said[0]) == (known is None)
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere a machine has one such address')
+def test_another_address_of_this_machine(photos):
+    with Process(photos, '--host', '127.0.0.2') as p:
+        assert p.at.startswith('http://127.0.0.2:') and p.post('/setup', SETUP)['model_version'].startswith('m2vaal-0-')
 
 def test_killed_in_the_middle_and_started_again(photos, capsys):
     "Right after the answer that an annotation arrived, most likely in the middle of the training that follows."
