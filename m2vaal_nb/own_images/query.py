@@ -154,6 +154,7 @@ def first_images(
     view = view_blocks(trained(alike, p, seed), alike, p, seed)
     return no_guess(SAMPLERS[p.sampler](view, budget))
 
+# %% ../../nbs/own_images/query.ipynb #f474b33b
 def guesses(
     view:PoolView, # Of nets that are trained
     rows, # Of the view
