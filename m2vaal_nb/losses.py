@@ -130,6 +130,8 @@ class Learner:
     condition:Callable|None=None # What codes hold beside the latent vector
     n_extra:str|int=0 # How many numbers that is: 0, 1 or 'classes'
     fit:Callable|None=None # (Training) -> model, for what reads features and is not trained by steps
+    from_nothing:bool=False # Can `fit` begin before the first label?
+    supervised:bool=False # Does `fit` learn classes from labelled rows alone?
 
 # %% ../nbs/02_losses.ipynb #68e5b962
 VAE = ('encoder', 'decoder')

@@ -298,21 +298,26 @@ def test_probabilities_that_are_none():
 
 # --- who is judged ---
 def test_a_learner_is_judged_with_the_rows_it_learns_from():
-    "What learns from rows without a label keeps them; a linear head is the same without them, and its partials."
+    "What learns from rows without a label keeps them; a linear head is the same without them, and so are its variants."
+    from functools import partial
     from m2vaal_nb.beyond import m1m2, propagation
+    from m2vaal_nb.beyond.feature_learners import fit_linear
+    from m2vaal_nb.losses import LEARNERS
     from m2vaal_nb.own_images import accuracy
     from m2vaal_nb.own_images.query import trained
     pool, y = blobs(300, 60)
     train, test = np.arange(40), np.arange(40, 60)
     hidden = replace(pool, labelled=pool.labelled[:40], y=pool.y[:40])
-    for learner in 'propagation', 'm1m2_graph', 'linear', 'linear_C_0':
-        p = replace(Protocol(), learner=learner, sampler='random')
+    soft = replace(LEARNERS['linear'], fit=partial(fit_linear, C=1.))
+    for learner in 'propagation', 'm1m2_graph', 'linear', 'soft':
         seen = []
         with pytest.MonkeyPatch.context() as m:
+            m.setitem(LEARNERS, 'soft', soft)
+            p = replace(Protocol(), learner=learner, sampler='random')
             m.setattr(accuracy, 'trained', lambda some, *rest: seen.append(some) or trained(some, *rest))
             found = predictions(pool, p, 0, train, test)
-        assert torch.allclose(found, trained(hidden, p).predict(pool.x[pool.labelled[40:]])['p'], atol=1e-5)
-        assert len(seen[0].ids) == (40 if learner.startswith('linear') else 300)
+            assert torch.allclose(found, trained(hidden, p).predict(pool.x[pool.labelled[40:]])['p'], atol=1e-5)
+        assert len(seen[0].ids) == (40 if learner in ('linear', 'soft') else 300)
 
 # --- what is alike ---
 def test_what_is_most_alike():

@@ -64,6 +64,27 @@ def test_forms(here, file):
     assert z.names == NAMES and z.h_N_D.dtype == torch.float
     assert np.allclose(z.h_N_D, UNIT, atol=2e-2 if file == 'bf16.pth' else 1e-3)
 
+@pytest.mark.parametrize('file', FORMS)
+def test_forms_beside_a_folder(here, file):
+    "A query, and a labeller that chooses by itself, as without one."
+    from m2vaal_nb.own_images.labeller import chosen_now
+    if file.endswith('.parquet'): pytest.importorskip('pyarrow')
+    FORMS[file](here/file)
+    for name in NAMES: picture(f'photos/{name}')
+    alone = query_folder(None, labels(), 6, embeddings=file, say=str)
+    shell(m2vaal_query, 'photos', '--embeddings', file, '--labels', 'labels.csv', '--budget', 6, '--out', 'beside.csv')
+    assert set(pd.read_csv('beside.csv').image) == set(alone.image)
+    assert set(chosen_now('photos', 'labels.csv', [*'abc'], file, 6)) == set(alone.image)
+
+def test_of_files_that_are_not_ours_nothing_is_read(here, monkeypatch):
+    "They are large."
+    for write in ('z.npy', 'lightly.pt', 'lightly.csv'): FORMS[write](here/write)
+    np.savez('no_dict.npz', made='[1]')
+    (here/'text.npz').write_text('no archive')
+    assert [embeddings.made_by(here/f) for f in ('no_dict.npz', 'text.npz', 'none.npz')] == [None]*3
+    monkeypatch.setattr(np, 'load', None)
+    assert [embeddings.made_by(here/f) for f in ('z.npy', 'lightly.pt', 'lightly.csv')] == [None]*3
+
 def test_a_file_is_left_as_it_was(here):
     FORMS['z.npy'](here/'z.npy')
     before = (here/'z.npy').read_bytes()
@@ -191,6 +212,19 @@ def test_methods_on_features(method):
     found = next_images(pool, 5, method)
     assert len(found) == 5 and (found.id >= 12).all()
     assert cross_validate(pool, method).label.tolist() == ['abc'[c] for c in y[:12]]
+
+@pytest.mark.parametrize('method', ['m1m2_doubt_area', 'm1m2_margin', 'm1m2_graph_doubt_area', 'm1m2_graph_uherding', 'propagation_margin', 'propagation_doubt_area'])
+def test_what_needs_a_label_chooses_before_the_first_one_too(here, method):
+    "With no label, one, and some of one class."
+    FORMS['z.npz'](here/'z.npz')
+    query = m2vaal_query, '--embeddings', 'z.npz', '--classes', 'a,b,c', '--budget', 5, '--audit', .2
+    for known in [], NAMES[:1], NAMES[:12:3]:
+        write_labels(dict.fromkeys(known, 'a'), 'labels.csv')
+        for options in [], ['--method', method]:
+            shell(*query, '--labels', 'labels.csv', '--out', f'{len(options)}.csv', '--report', f'{len(options)}.html', *options)
+        found = pd.read_csv('2.csv')
+        assert len({*found.image} - {*known}) == 5 and {*found.predicted.dropna()} <= ({'a'} if known else set())
+        if not known and method.endswith('doubt_area'): assert found.image.tolist() == pd.read_csv('0.csv').image.tolist()
 
 def test_one_label_none_and_all(here, capsys):
     FORMS['z.npz'](here/'z.npz')
@@ -342,6 +376,7 @@ def test_weights_from_a_file(here):
     with pytest.raises(ValueError, match='of another|another net'): backbone_for('resnet18', 'w.pt')
     torch.save(Evil(), 'evil.pt')
     with pytest.raises(ValueError, match='could not be read as weights'): backbone_for('resnet18', 'evil.pt')
+    with patch.object(torch, 'load', side_effect=MemoryError), pytest.raises(MemoryError): backbone_for('resnet18', 'evil.pt')
     assert not os.path.exists('pwned')
 
 def test_timm(here):

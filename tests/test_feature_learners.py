@@ -132,7 +132,7 @@ def test_labels_everywhere_and_nowhere():
     h, y = clouds(60)
     p = prop.propagate(h, range(60), y, 3)
     assert (p.argmax(1).numpy() == y).mean() > .9
-    with pytest.raises(ValueError, match='at least 1 row'): prop.propagate(h, [], [], 3)
+    with pytest.raises(ValueError, match='Propagation needs a label'): prop.propagate(h, [], [], 3)
 
 def test_a_row_from_elsewhere_helps_no_other():
     h, y = clouds()

@@ -164,5 +164,14 @@ def test_the_same_images_as_the_query_and_empty_rows(folder):
     queue.label('cat')
     assert (folder.parent/'labels.csv').read_bytes() == b'image,label\r\n,\r\nq.TIF,cat\r\n'
 
+def test_a_picture_that_cannot_be_shown_now_is_said(folder, monkeypatch):
+    pytest.importorskip('ipywidgets')
+    from m2vaal_nb.own_images import labeller, pixels
+    lab = labeller.Labeller(folder, folder.parent/'labels.csv', CLASSES)
+    def too_many(*_): raise OSError(24, 'Too many open files')
+    monkeypatch.setattr(pixels, 'open', too_many, raising=False)
+    lab.refresh()
+    assert 'Too many open files' in lab.said.value and lab.queue.current
+
 def test_imports_little():
     sh('python', '-c', 'import m2vaal_nb.own_images.labeller, sys; assert not {"torch", "PIL", "ipywidgets", "fastcore"} & set(sys.modules)', cwd=ROOT)

@@ -2,10 +2,10 @@
 import struct, zlib
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 from m2vaal_nb.own_images import pixels
 from m2vaal_nb.own_images.images import read_image, read_images, see_images, notes_on
-from m2vaal_nb.own_images.pixels import Scales, opened, read_picture
+from m2vaal_nb.own_images.pixels import Scales, decoding, opened, read_picture
 
 RAMP = np.arange(256).reshape(16, 16)
 RGB = np.dstack([RAMP, RAMP.T, RAMP[::-1]])
@@ -282,3 +282,47 @@ def test_no_handle_is_left_open(tmp_path, recwarn):
         with pytest.raises(ValueError): read_picture(tmp_path/'b.tif')
     gc.collect()
     assert not [w for w in recwarn if issubclass(w.category, ResourceWarning)]
+
+# --- whose fault it is ---
+LACKS = MemoryError(), OSError(24, 'Too many open files'), OSError(12, 'Cannot allocate memory'), OSError(5, 'Input/output error'), AttributeError('has_transparency_data')
+
+@pytest.mark.parametrize('where, error', [(where, error) for where in ('opening', 'the header', 'the pixels', 'black and white', 'turning')
+    for error in LACKS[:1 if where == 'turning' else None]], ids=repr)      # damaged EXIF raises anything
+def test_what_the_machine_lacks_is_no_fault_of_an_image(where, error, tmp_path, monkeypatch):
+    "Nor is a mistake of ours; no good image is left out for either, and nothing is said of one."
+    for name in 'a.tif', 'b.tif': pil((16*RAMP).astype('u2'))(tmp_path/name)
+    def fail(*_, **__): raise error
+    of, name = {'opening': (Image, 'open'), 'the header': (pixels, 'image_header'), 'the pixels': (ImageFile.ImageFile, 'load'),
+        'black and white': (pixels, 'numbers'), 'turning': (pixels.ImageOps, 'exif_transpose')}[where]
+    monkeypatch.setattr(of, name, fail)
+    with pytest.raises(type(error)): read_picture(tmp_path/'a.tif')
+    with pytest.raises(type(error)) as e: see_images(tmp_path, ['a.tif', 'b.tif'], skip_bad=True)
+    assert e.value is error
+
+@pytest.mark.parametrize('error', [*LACKS, ZeroDivisionError(), ValueError('mine'), KeyError('mine'), OSError('mine')], ids=repr)
+def test_who_opens_an_image_hears_of_their_own_mistakes(error, tmp_path):
+    pil(RAMP.astype('u1'))(tmp_path/'a.png')
+    with pytest.raises(type(error)) as e, opened(tmp_path/'a.png'): raise error
+    assert e.value is error
+
+@pytest.mark.parametrize('error, says', [(FileNotFoundError(2, 'x'), 'no such file or directory'), (PermissionError(13, 'x'), 'no image'),
+    (OSError('broken data stream'), 'damaged'), (SyntaxError('x'), 'damaged'), (struct.error('x'), 'damaged'), (zlib.error('x'), 'damaged')], ids=repr)
+def test_what_decoders_say(error, says, tmp_path):
+    path = tmp_path/'a.png'
+    if says == 'no image': path.write_bytes(b'nothing')
+    with pytest.raises(pixels.Unreadable, match=says), decoding(path): raise error
+
+@pytest.mark.parametrize('name, how', [('a.png', {}), ('a.jpg', {}), ('a.gif', dict(save_all=True, append_images=[Image.new('RGB', (9, 9))])), ('a.webp', {}), ('a.bmp', {}),
+    ('a.tif', dict(compression='tiff_lzw')), ('b.tif', dict(save_all=True, append_images=[Image.new('RGB', (9, 9))])), ('c.tif', dict(compression='tiff_deflate'))])
+def test_whatever_is_broken_in_a_file_it_is_one_sentence(name, how, tmp_path):
+    "Bytes that are other ones, in the beginning above all, and files that end too early."
+    g, path = np.random.default_rng(0), tmp_path/name
+    pil(RGB.astype('u1'), **how)(path)
+    whole, bad = path.read_bytes(), 0
+    for _ in range(150):
+        raw = bytearray(whole[:g.integers(1, len(whole))] if g.random() < .3 else whole)
+        for at in g.integers(min(len(raw), 200) if g.random() < .5 else len(raw), size=g.choice([1, 5, 20])): raw[at] = g.integers(256)
+        path.write_bytes(raw)
+        try: read_picture(path)
+        except pixels.Unreadable: bad += 1
+    assert bad > 20

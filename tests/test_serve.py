@@ -139,6 +139,31 @@ def test_much_or_little_is_left(h, n, rows):
     left = range(n, N) if rows is None else [r for r in rows if r >= n]
     assert sorted(model.order) == list(left) and (model.place_N[:n] == 1).all() and model.p_N_C.shape == (N, 3)
 
+LATE = dict(m1m2_doubt_area='linear_doubt_area', m1m2_graph_doubt_area='linear_doubt_area', propagation_margin='linear_margin') # What needs a label to begin: what stands in for it
+
+@pytest.mark.parametrize('method', LATE)
+def test_what_needs_a_label_picks_before_the_first_one_too(h, tmp_path, method):
+    "And after one, after some of one class, and after a restart at any of these times."
+    kept, said, n = tmp_path/'kept.json', [], 0
+    def restarted(): return backend_of(h, kept, Choosing(method, 4), said=said)
+    with restarted() as b:
+        answer_setup(b, SETUP)
+        first = settled(b).order[:4].tolist()
+    assert first == next_images(known_pool(h, None, CLASSES), 4, LATE[method]).id.tolist()
+    for told in (), (0,), (3, 6), (1,):
+        with restarted() as b:
+            for i in told: answer_webhook(b, created(i))
+            model, n = settled(b), n + len(told)
+        assert len(model.order) == N - n and not [line for line in said if line.startswith('learn')]
+        assert (model.p_N_C is None) == (n == 0) and (n == 0 or torch.allclose(model.p_N_C.sum(1), torch.ones(N)))
+    assert {*model.p_N_C.argmax(1).tolist()} == {0, 1}
+
+@pytest.mark.parametrize('method', LATE)
+def test_one_image_for_what_needs_a_label(h, method):
+    for y in -1, 0:
+        model = fitted(h[:1], np.array([y]), class_choices(CONFIG), Choosing(method))
+        assert len(model.order) == (y < 0)
+
 def test_the_first_answer_waits_for_no_picking(h, tmp_path, monkeypatch):
     go, real = threading.Event(), relearn.first_images
     def slow(*args):
@@ -269,7 +294,8 @@ def test_every_door_asks_for_the_token(h, tmp_path, method, path):
     b = backend_of(h, tmp_path/'kept.json')
     body = dict(json=created(0) | SETUP | asked(1) | dict(project=dict(id=3, label_config=CONFIG))) if method == 'POST' else {}
     with TestClient(serving_app(b, token='Schlüssel'), 'http://localhost') as client:
-        for head in ({}, basic('m2vaal:Schluessel'), basic('Schlüssel:'), dict(Authorization='Bearer x'), dict(Authorization='Basic x')):
+        for head in ({}, basic('m2vaal:Schluessel'), basic('Schlüssel:'), dict(Authorization='Bearer x'), dict(Authorization='Basic x'),
+            dict(Authorization='Basic Schlüssel'.encode()), dict(Authorization='Bearer Schlüssel'.encode('latin-1') + b'\xff'), dict(Authorization=b'\xff \xff')):
             answer = client.request(method, path, headers=head, **body)
             assert answer.status_code == 401 and answer.headers['WWW-Authenticate'] == 'Basic'
         assert b.state == State()
@@ -289,6 +315,14 @@ def test_a_page_in_a_browser_cannot_tell_anything(h, tmp_path):
     with TestClient(serving_app(b, token='sesame'), 'http://labels.example.org') as client:      # behind a proxy
         assert client.post('/webhook', json=created(1)).status_code == 401
         assert client.post('/webhook', json=created(1), headers=basic('m2vaal:sesame')).status_code == 200
+
+@pytest.mark.parametrize('host', ['127.0.0.1', 'localhost', '127.0.0.2', '127.255.255.254', '::1', '0:0:0:0:0:0:0:1'])
+def test_where_it_listens_it_can_be_reached(h, tmp_path, host):
+    "Without a token too, and still by no other name."
+    assert is_own(host)
+    with TestClient(serving_app(backend_of(h, tmp_path/'kept.json'), host=host), f'http://{in_address(host)}:9090') as client:
+        for name, status in ((in_address(host), 200), ('127.0.0.1', 200), ('localhost', 200), ('[::1]', 200), ('evil.org', 400), ('127.0.0.3', 400)):
+            assert client.get('/health', headers=dict(host=f'{name}:9090')).status_code == status
 
 def test_a_body_may_be_so_large(h, tmp_path):
     raw = json.dumps(created(0)).encode()
@@ -600,6 +634,11 @@ def test_what_it_says_at_the_start(photos, studio, monkeypatch, kind, h):
         said = []
         serve(photos/'photos', photos/'z.npz', port=0, studio=known, say=said.append)
         assert said[-1].startswith(f'{N} images, ') and ('never arrives' in said[0]) == (known is None)
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere a machine has one such address')
+def test_another_address_of_this_machine(photos):
+    with Process(photos, '--host', '127.0.0.2') as p:
+        assert p.at.startswith('http://127.0.0.2:') and p.post('/setup', SETUP)['model_version'].startswith('m2vaal-0-')
 
 def test_killed_in_the_middle_and_started_again(photos, capsys):
     "Right after the answer that an annotation arrived, most likely in the middle of the training that follows."

@@ -183,4 +183,4 @@ def fit_linear(
     "The logistic head, and the discriminators."
     return Model(fit_head(*labelled_rows(t), C), discriminators_of(t))
 
-LEARNERS['linear'] = Learner(fit=fit_linear)
+LEARNERS['linear'] = Learner(fit=fit_linear, from_nothing=True, supervised=True)

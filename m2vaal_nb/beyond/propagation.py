@@ -187,7 +187,7 @@ def propagate(
     k, n_classes = as_int(k, 'k', low=1), as_int(n_classes, 'n_classes', low=1)
     labelled = as_labels(labelled, n_classes=len(h_N_D), name='Labelled rows')
     y_L = as_labels(y_L, len(labelled), n_classes)
-    if not len(labelled): raise ValueError("Labels must have at least 1 row.")
+    if not len(labelled): raise ValueError("Propagation needs a label to begin, and there is none.")
     W = graph_of(h_N_D, k)
     _, part_N = connected_components(W, directed=False)
     seen, place_L = np.unique(y_L, return_inverse=True)

@@ -19,7 +19,6 @@ from ..data import Pool
 from ..losses import LEARNERS
 from ..loop import Protocol, predict
 from ..experiments import protocol_for
-from ..beyond.feature_learners import fit_linear
 from .labels import listed
 from .query import known_pool, method_for, trained
 
@@ -33,8 +32,7 @@ def predictions(
 )->Tensor: # (len(test), C) class probabilities
     "What is predicted of some labelled images from the labels of others."
     learner, x_L = LEARNERS[p.learner], pool.x[pool.labelled]
-    fit = getattr(learner.fit, 'func', learner.fit) # What it is a partial of
-    if fit is fit_linear: known = known_pool(x_L[train], pool.y[train], pool.classes)
+    if learner.supervised: known = known_pool(x_L[train], pool.y[train], pool.classes)
     else: known = replace(pool, labelled=pool.labelled[train], y=pool.y[train])
     nets = trained(known, p, seed)
     return predict(nets, learner, x_L[test])['p']

@@ -97,6 +97,7 @@ def load_weights(
     if path.suffix == '.safetensors': held, _ = read_tensors(path)
     else:
         try: held = inner_weights(torch.load(path, map_location='cpu', weights_only=True))
+        except MemoryError: raise
         except Exception: # pickle, zip and PyTorch have their own kinds of error
             raise ValueError(f"{path} could not be read as weights: a dict of tensors is needed.") from None
     needed = net.state_dict()

@@ -239,9 +239,11 @@ def made_by(
     path:Path, # A file of embeddings
 )->dict|None: # None where it is not one of ours
     "From what and how a file was made."
+    if Path(path).suffix.lower() != '.npz' or not zipfile.is_zipfile(path): return None
     try:
-        with np.load(path, allow_pickle=False) as z: return json.loads(str(z['made']))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile): return None
+        with np.load(path, allow_pickle=False) as z: made = json.loads(str(z['made']))
+    except BROKEN: return None
+    return made if isinstance(made, dict) else None
 
 # %% ../../nbs/own_images/embeddings.ipynb #b62747df
 def made_up_files(

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..foundations.inputs import as_int
 from ..foundations.display import progress
 from .labels import listed
-from .pixels import Scales, Unreadable, image_header, opened, read_picture
+from .pixels import Scales, Unreadable, read_header, read_picture
 
 # %% ../../nbs/own_images/images.ipynb #f5a2e874
 def square(
@@ -68,8 +68,7 @@ def read_headers(
     "What is known of images before their pixels are read."
     found = {}
     for path in progress(paths, 'looking for colours'):
-        try:
-            with opened(folder/path) as img: found[path] = image_header(img)
+        try: found[path] = read_header(folder/path)
         except Unreadable as e: bad[path] = e.why
     return found
 

@@ -296,7 +296,7 @@ def show(
     image, png = queue.current, b''
     if image:
         try: png = picture(queue.folder/image, scales=scales)
-        except ValueError as e: said = said or str(e)
+        except (ValueError, OSError) as e: said = said or str(e)
     hint = queue.hints.get(image) or 'nothing'
     if screen.peek.value: said = said or f'predicted: {hint}'
     now = f', now {image}' if image else ''

@@ -147,11 +147,14 @@ def first_images(
     seed:int=0, # Run seed
 )->pd.DataFrame: # Columns id, predicted, probability, score; the last three are empty
     "Images to label first: what the method picks where it reads features, else at random."
-    if not LEARNERS[p.learner].fit: return at_random(pool, budget, seed)
+    learner = LEARNERS[p.learner]
+    if not learner.fit: return at_random(pool, budget, seed)
+    if not learner.from_nothing: p = replace(p, learner='linear')
     alike = replace(pool, classes=('', ''))     # whatever the classes are, none is likelier
     view = view_blocks(trained(alike, p, seed), alike, p, seed)
     return no_guess(SAMPLERS[p.sampler](view, budget))
 
+# %% ../../nbs/own_images/query.ipynb #f474b33b
 def guesses(
     view:PoolView, # Of nets that are trained
     rows, # Of the view

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['LONGEST', 'LARGEST', 'Backend', 'learn', 'answers_in', 'ask_all', 'show_next', 'tried', 'catch_up', 'follow', 'meet',
            'answer_health', 'answer_setup', 'answer_versions', 'answer_predict', 'answer_webhook', 'is_allowed',
-           'is_own', 'sent', 'door', 'serving_app', 'listening', 'serve']
+           'is_own', 'in_address', 'sent', 'door', 'serving_app', 'listening', 'serve']
 
 # %% ../../nbs/own_images/serve.ipynb #d786b955
-import base64, binascii, ipaddress, secrets, socket, time
+import base64, ipaddress, secrets, socket, time
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -263,7 +263,7 @@ def is_allowed(
     kind, _, text = (authorisation or '').partition(' ')
     if kind.lower() == 'basic':
         try: _, _, text = base64.b64decode(text).decode().partition(':')
-        except (binascii.Error, UnicodeDecodeError): return False
+        except ValueError: return False
     elif kind.lower() != 'bearer': return False
     return secrets.compare_digest(text.strip().encode(), token.encode())
 
@@ -273,6 +273,12 @@ def is_own(
     "Can only this machine reach it?"
     try: return host == 'localhost' or ipaddress.ip_address(host).is_loopback
     except ValueError: return False
+
+def in_address(
+    host:str, # Name or address
+)->str: # Such as: [::1]
+    "What stands for a host in an address of the web."
+    return f'[{host}]' if ':' in host else host
 
 # %% ../../nbs/own_images/serve.ipynb #c15a2ed2
 LARGEST = 1 << 27 # Bytes of a request: some hundred thousand tasks
@@ -321,6 +327,7 @@ def serving_app(
     backend:Backend, # Follows while the app runs
     token:str|None=None, # What must be known; None for nothing
     largest:int=LARGEST, # Bytes that a request may have
+    host:str='localhost', # Where it listens
 ): # Starlette's
     "The addresses that Label Studio asks and tells."
     from starlette.applications import Starlette
@@ -334,7 +341,8 @@ def serving_app(
     routes = [at('/', answer_health, 'GET'), at('/health', answer_health, 'GET'), at('/setup', answer_setup, 'POST'),
               at('/predict', answer_predict, 'POST'), at('/webhook', answer_webhook, 'POST'),
               at('/versions', answer_versions, 'GET', 'POST')]
-    names = ['*'] if token else ['127.0.0.1', 'localhost', '[::1]'] # what requests may call this machine
+    own = '127.0.0.1', 'localhost', '[::1]', in_address(host) # what requests may call this machine
+    names = ['*'] if token else own
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=names)
     return Starlette(routes=routes, middleware=[hosts], lifespan=following)
 
@@ -376,11 +384,10 @@ def serve(
     check_folder(kept.parent)
     with only_writer(kept), listening(host, port) as entrance:
         backend = Backend(z.h_N_D, z.names, kept, choosing, studio, say)
-        name = f'[{host}]' if ':' in host else host
         for note in notes: say(note)
         if studio is None: say('Without --label-studio, what is answered while this server is down never arrives.')
         say(f'{len(z)} images, {len(backend.state.answers)} annotations, kept in {kept}. '
-            f'Label Studio finds this model at http://{name}:{entrance.getsockname()[1]}.')
-        server = uvicorn.Server(uvicorn.Config(serving_app(backend, token), log_level='warning'))
+            f'Label Studio finds this model at http://{in_address(host)}:{entrance.getsockname()[1]}.')
+        server = uvicorn.Server(uvicorn.Config(serving_app(backend, token, host=host), log_level='warning'))
         server.run([entrance])
         if server.should_exit: raise KeyboardInterrupt     # it was told to, and does not always say so itself
