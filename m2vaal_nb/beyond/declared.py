@@ -13,7 +13,7 @@ from functools import partial
 import pandas as pd
 
 from ..foundations.names import UNLISTED
-from ..losses import LEARNERS, Learner
+from ..losses import LEARNERS
 from ..samplers import SAMPLERS
 from ..loop import Protocol
 from ..experiments import LINEUPS, METHODS, PROTOCOLS, Method
@@ -78,7 +78,7 @@ for name in [n for n in PROTOCOLS if n.startswith('learned_')]:
 
 # %% ../../nbs/beyond/declared.ipynb #e0156d40
 for i,C in enumerate((1., 10., 100., 1000.)):
-    LEARNERS[f'linear_C_{i}'] = Learner(fit=partial(fit_linear, C=C))
+    LEARNERS[f'linear_C_{i}'] = replace(LEARNERS['linear'], fit=partial(fit_linear, C=C))
     for sampler in 'random', 'margin':
         METHODS[f'C_{i}_{sampler}'] = Method(f'{sampler}, C = {C:g}', f'linear_C_{i}', sampler)
 for i,sigma in enumerate((.2, .3, .5, .7, 1.)):
