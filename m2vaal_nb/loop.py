@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CHOICES', 'COUNTS', 'WEIGHTS', 'Buying', 'Protocol', 'checked_protocol', 'identity_of', 'Job', 'start_pool',
            'Training', 'pixels', 'Draws', 'draw', 'fresh_nets', 'phase_loss', 'adam', 'train_step', 'check_values',
-           'train', 'train_round', 'predict', 'view_pool', 'accuracy', 'discriminator_quality', 'pick', 'dry_run',
-           'query_round', 'stored_lines', 'Run', 'open_run', 'run']
+           'train', 'train_round', 'seen_by', 'predict', 'view_pool', 'accuracy', 'discriminator_quality', 'pick',
+           'dry_run', 'query_round', 'stored_lines', 'Run', 'open_run', 'run']
 
 # %% ../nbs/04_loop.ipynb #02129568
 import json, math, re, time
@@ -308,6 +308,14 @@ def train_round(
     nets = fresh_nets(t.learner, t)
     return nets, train(nets, t.learner, t.protocol, t.pool.x, draw(t), watch)
 
+# %% ../nbs/04_loop.ipynb #63897cbc
+def seen_by(
+    nets:nn.ModuleDict, # Nets, all on one device
+    x:Tensor, # uint8 images, wherever they lie
+)->Tensor: # In [0, 1], on the nets' device
+    "Images as nets see them, where the nets are."
+    return pixels(x.to(next(nets.parameters()).device))
+
 # %% ../nbs/04_loop.ipynb #1611122a
 @one_thread()
 @torch.no_grad()
@@ -330,7 +338,7 @@ def predict(
         if 'discriminator' in nets: found['d'] = score_codes(nets, out).d.sigmoid()
         if 'ranker' in nets: found['r'] = nets['ranker'](out.hidden)
         return found
-    parts = [one(Images(pixels(x))) for x in x_N.split(block)]      # no image is one empty block
+    parts = [one(Images(seen_by(nets, x))) for x in x_N.split(block)]      # no image is one empty block
     return {k: torch.cat([part[k] for part in parts]).cpu() for k in parts[0]}
 
 # %% ../nbs/04_loop.ipynb #0e5cfd07
