@@ -6,7 +6,7 @@
 __all__ = ['CHOICES', 'COUNTS', 'WEIGHTS', 'Buying', 'Protocol', 'checked_protocol', 'identity_of', 'Job', 'start_pool',
            'Training', 'pixels', 'Draws', 'draw', 'fresh_nets', 'phase_loss', 'adam', 'train_step', 'check_values',
            'train', 'train_round', 'seen_by', 'predict', 'view_pool', 'accuracy', 'discriminator_quality', 'pick',
-           'dry_run', 'query_round', 'stored_lines', 'Run', 'open_run', 'run']
+           'dry_run', 'query_round', 'stored_lines', 'Run', 'device_of', 'placed', 'open_run', 'run']
 
 # %% ../nbs/04_loop.ipynb #02129568
 import json, math, re, time
@@ -496,6 +496,23 @@ class Run:
         self.pool, self.lines = pool, [*self.lines, line]
         return line
 
+# %% ../nbs/04_loop.ipynb #9605b4a3
+def device_of(
+    p:Protocol, # What a run does
+    there:str, # Device that it may have: cpu or cuda
+)->str: # cpu or cuda
+    "Where a run computes: on the CPU where its learner reads features."
+    return 'cpu' if LEARNERS[p.learner].fit else there
+
+def placed(
+    data:Dataset, # Images or features
+    p:Protocol, # What a run does with them
+    device:str='auto', # auto, cpu or cuda
+)->Dataset:
+    "A dataset where its run computes."
+    dev = device_of(p, pick_device(device).type)
+    return replace(data, x=data.x.to(dev), x_test=data.x_test.to(dev))
+
 # %% ../nbs/04_loop.ipynb #c9620f4e
 @contextmanager
 def open_run(
@@ -505,15 +522,14 @@ def open_run(
     data:Dataset|None=None, # Images and labels; fetched by default
 ): # Yields the run
     "A run, where its log ends; nothing is written when something does not fit."
-    p, path, dev = job.protocol, job.log(folder), pick_device(device)
-    data = data or load_dataset(p.dataset)
-    data = replace(data, x=data.x.to(dev), x_test=data.x_test.to(dev))
+    p, path = job.protocol, job.log(folder)
+    data = placed(data or load_dataset(p.dataset), p, device)
     pool, val = start_pool(data, p, job.seed)
     dry_run(p, pool)
     check_folder(path.parent)
     with only_writer(path):
         lines = stored_lines(path, job)
-        warn_if_moved(path, lines, provenance(dev))
+        warn_if_moved(path, lines, provenance(pool.x.device))
         for line in lines: pool = pool.reveal(line['queried'])
         yield Run(job, path, data, val, pool, lines)
 
