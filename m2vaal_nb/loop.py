@@ -412,6 +412,9 @@ def dry_run(
         raise ValueError("`warmup_steps` trains a VAE, and this learner has none.")
     if not learner.fit and not p.n_init:
         raise ValueError(f"`n_init` is 0, but the learner {p.learner} needs a label to begin.")
+    if p.batch < 2 and any('ranking' in phase.terms for phase in learner.phases):
+        says = f'the learner {p.learner} ranks images by their losses: it needs two at least'
+        raise ValueError(f"`batch` is {p.batch}, but {says}.")
     there = 'features' if pool.x.ndim == 2 else 'images'
     reads = 'features' if learner.fit else 'images'
     if there != reads:

@@ -202,7 +202,8 @@ def test_requests_that_do_not_fit_the_data(few, tiny, tmp_path):
     for args,says in [((replace(tiny, max_labels=5000),), 'the pool has 1050 images'), ((replace(tiny, n_val=1100),), 'at least one of 1100'),
                       ((replace(tiny, init_classes=(11,)),), 'has class 11'), ((replace(tiny, sampler='discriminator'),), 'does not reveal `d_N`'),
                       ((replace(tiny, sampler='class_anchors'),), 'does not reveal'), ((tiny, '../escape'), 'letters, digits and underscores'),
-                      ((tiny, 'random', -1), '`seed` is -1'), ((tiny, 'random', '0'), "`seed` is '0'"), ((replace(tiny, warmup_steps=2),), 'this learner has none')]:
+                      ((tiny, 'random', -1), '`seed` is -1'), ((tiny, 'random', '0'), "`seed` is '0'"), ((replace(tiny, warmup_steps=2),), 'this learner has none'),
+                      ((replace(tiny, learner='ta_vaal', batch=1),), '`batch` is 1, but the learner ta_vaal ranks images by their losses: it needs two at least')]:
         with pytest.raises(ValueError, match=says): go(*args)
         assert not (tmp_path/'x').exists() and not (tmp_path.parent/'escape-0.jsonl').exists()
 
