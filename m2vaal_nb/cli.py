@@ -132,24 +132,26 @@ def dashed(
 # %% ../nbs/cli.ipynb #fd946a01
 def engine_for(
     workers:str, # auto, lockstep, ray, an address, or a whole number
-    n:int, # Runs there are
+    jobs:list, # Runs there are, all on images or all on features
     device:str='auto', # auto, cpu or cuda
 ): # Engine
     "What a word of the shell means."
     from m2vaal_nb.foundations.machine import n_cores, pick_device
+    from m2vaal_nb.loop import device_of
+    def on_gpu(): return device_of(jobs[0].protocol, pick_device(device).type) == 'cuda'
     if workers == 'ray' or ':' in workers:
         from m2vaal_nb.scale.cluster import check_address, on_ray
         address = None if workers == 'ray' else workers
         if address: check_address(address)
         return on_ray(address)
-    if workers == 'lockstep' or workers == 'auto' and pick_device(device).type == 'cuda':
+    if workers == 'lockstep' or workers == 'auto' and on_gpu():
         from m2vaal_nb.scale.lockstep import in_lockstep
         return in_lockstep()
     from m2vaal_nb.experiments import one_by_one
     from m2vaal_nb.scale.workers import on_workers
     asked = on_workers(n_cores() if workers == 'auto' else parse_int(workers, '--workers'))
-    if min(asked.at_once, n) < 2: return one_by_one
-    return on_workers(min(asked.at_once, n))
+    n = min(asked.at_once, len(jobs))
+    return one_by_one if n < 2 else on_workers(n)
 
 # %% ../nbs/cli.ipynb #3f4b13fa
 def other_images(
@@ -235,7 +237,7 @@ def do_grids(
     for i,(place,jobs) in enumerate(grids.items(), 1):
         if n > 1: say(f'{place} ({i} of {n})')
         if data: say(seen(data, jobs[0].protocol))
-        do_grid(jobs, out/place, engine_for(workers, len(jobs), device), device, data,
+        do_grid(jobs, out/place, engine_for(workers, jobs, device), device, data,
                 Path(events)/place if events else None)
 
 # %% ../nbs/cli.ipynb #fe100147
@@ -356,7 +358,7 @@ def m2vaal_demo(
         from m2vaal_nb.experiments import accuracy_table, plan, plot_curves, read_results, run_grid
         jobs, folder = plan('demo'), Path(out)/'demo'
         path = folder.with_suffix('.png')
-        run_grid(jobs, folder, engine_for('auto', len(jobs)), say=say)
+        run_grid(jobs, folder, engine_for('auto', jobs), say=say)
         runs = read_results(folder)
         title = 'Figure 2b, made short: 500 labels of 3 classes, one seed'
         plot_curves(runs, title).savefig(path, dpi=120)

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from .foundations.chance import rng, tie_ranks
-from .foundations.inputs import (
-    as_budget, as_flag, as_ids, as_images, as_int, as_labels, as_latents, as_name, as_probs, as_scores)
+from m2vaal_nb.foundations.inputs import (
+    as_budget, as_flag, as_ids, as_images, as_int, as_labels, as_latents, as_name, as_probs, as_scores,
+    as_shares)
 from .foundations.download import IDX_MD5, cache_dir, idx_root, reason
 from .foundations.machine import one_thread
 
@@ -233,7 +234,7 @@ def checked_view(ids, seed, p_N_C, z_N_D, d_N, r_N, z_L_D, y_L, p_L_C)->dict: # 
     n = len(ids)
     if p_N_C is not None: p_N_C = as_probs(p_N_C, n, name='`p_N_C`')
     if z_N_D is not None: z_N_D = as_latents(z_N_D, n, name='`z_N_D`')
-    if d_N is not None: d_N = as_scores(d_N, n, name='`d_N`')
+    if d_N is not None: d_N = as_shares(d_N, n, name='`d_N`')
     if r_N is not None: r_N = as_scores(r_N, n, name='`r_N`')
     if y_L is not None: y_L = as_labels(y_L, name='`y_L`')
     if z_L_D is not None:

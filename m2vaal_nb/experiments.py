@@ -50,7 +50,7 @@ METHODS = dict(
     m2_vaal_no_adv=Method('M2-VAAL, no adversary', 'm2_vaal_no_adv', 'discriminator', '#CC79A7'),
     m2_random=Method(
         'M2-VAAL, no adversary, random picks', 'm2_vaal_no_adv', 'random', '#8C6BB1', '--'),
-    m2_vaal_random=Method('M2-VAAL, random picks', 'm2_vaal', 'random', '#A6342B', '--'),
+    m2_vaal_random=Method('M2-VAAL, random picks', 'm2_vaal', 'random', '#AB392F', '--'),
     kingma_random=Method("Kingma's M2, random picks", 'm2', 'random', '#A0694B', ':', 's'),
     kingma_least_confidence=Method(
         "Kingma's M2, least confidence", 'm2', 'least_confidence', '#E57373', ':', 's'),

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CHOICES', 'COUNTS', 'WEIGHTS', 'Buying', 'Protocol', 'checked_protocol', 'identity_of', 'Job', 'start_pool',
            'Training', 'pixels', 'Draws', 'draw', 'fresh_nets', 'phase_loss', 'adam', 'train_step', 'check_values',
-           'train', 'train_round', 'predict', 'view_pool', 'accuracy', 'discriminator_quality', 'pick', 'dry_run',
-           'query_round', 'stored_lines', 'Run', 'open_run', 'run']
+           'train', 'train_round', 'seen_by', 'predict', 'view_pool', 'accuracy', 'discriminator_quality', 'pick',
+           'dry_run', 'query_round', 'stored_lines', 'Run', 'device_of', 'placed', 'open_run', 'run']
 
 # %% ../nbs/04_loop.ipynb #02129568
 import json, math, re, time
@@ -308,6 +308,14 @@ def train_round(
     nets = fresh_nets(t.learner, t)
     return nets, train(nets, t.learner, t.protocol, t.pool.x, draw(t), watch)
 
+# %% ../nbs/04_loop.ipynb #63897cbc
+def seen_by(
+    nets:nn.ModuleDict, # Nets, all on one device
+    x:Tensor, # uint8 images, wherever they lie
+)->Tensor: # In [0, 1], on the nets' device
+    "Images as nets see them, where the nets are."
+    return pixels(x.to(next(nets.parameters()).device))
+
 # %% ../nbs/04_loop.ipynb #1611122a
 @one_thread()
 @torch.no_grad()
@@ -330,7 +338,7 @@ def predict(
         if 'discriminator' in nets: found['d'] = score_codes(nets, out).d.sigmoid()
         if 'ranker' in nets: found['r'] = nets['ranker'](out.hidden)
         return found
-    parts = [one(Images(pixels(x))) for x in x_N.split(block)]      # no image is one empty block
+    parts = [one(Images(seen_by(nets, x))) for x in x_N.split(block)]      # no image is one empty block
     return {k: torch.cat([part[k] for part in parts]).cpu() for k in parts[0]}
 
 # %% ../nbs/04_loop.ipynb #0e5cfd07
@@ -404,6 +412,9 @@ def dry_run(
         raise ValueError("`warmup_steps` trains a VAE, and this learner has none.")
     if not learner.fit and not p.n_init:
         raise ValueError(f"`n_init` is 0, but the learner {p.learner} needs a label to begin.")
+    if p.batch < 2 and any('ranking' in phase.terms for phase in learner.phases):
+        says = f'the learner {p.learner} ranks images by their losses: it needs two at least'
+        raise ValueError(f"`batch` is {p.batch}, but {says}.")
     there = 'features' if pool.x.ndim == 2 else 'images'
     reads = 'features' if learner.fit else 'images'
     if there != reads:
@@ -488,6 +499,23 @@ class Run:
         self.pool, self.lines = pool, [*self.lines, line]
         return line
 
+# %% ../nbs/04_loop.ipynb #9605b4a3
+def device_of(
+    p:Protocol, # What a run does
+    there:str, # Device that it may have: cpu or cuda
+)->str: # cpu or cuda
+    "Where a run computes: on the CPU where its learner reads features."
+    return 'cpu' if LEARNERS[p.learner].fit else there
+
+def placed(
+    data:Dataset, # Images or features
+    p:Protocol, # What a run does with them
+    device:str='auto', # auto, cpu or cuda
+)->Dataset:
+    "A dataset where its run computes."
+    dev = device_of(p, pick_device(device).type)
+    return replace(data, x=data.x.to(dev), x_test=data.x_test.to(dev))
+
 # %% ../nbs/04_loop.ipynb #c9620f4e
 @contextmanager
 def open_run(
@@ -497,15 +525,14 @@ def open_run(
     data:Dataset|None=None, # Images and labels; fetched by default
 ): # Yields the run
     "A run, where its log ends; nothing is written when something does not fit."
-    p, path, dev = job.protocol, job.log(folder), pick_device(device)
-    data = data or load_dataset(p.dataset)
-    data = replace(data, x=data.x.to(dev), x_test=data.x_test.to(dev))
+    p, path = job.protocol, job.log(folder)
+    data = placed(data or load_dataset(p.dataset), p, device)
     pool, val = start_pool(data, p, job.seed)
     dry_run(p, pool)
     check_folder(path.parent)
     with only_writer(path):
         lines = stored_lines(path, job)
-        warn_if_moved(path, lines, provenance(dev))
+        warn_if_moved(path, lines, provenance(pool.x.device))
         for line in lines: pool = pool.reveal(line['queried'])
         yield Run(job, path, data, val, pool, lines)
 

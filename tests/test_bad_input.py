@@ -1,5 +1,5 @@
 "Every bad request gets one sentence that names the problem and what is allowed, and nothing is written."
-import gzip, json, re, subprocess
+import gzip, hashlib, json, re, subprocess
 from dataclasses import replace
 import numpy as np, pytest, torch
 from m2vaal_nb import experiments
@@ -202,7 +202,8 @@ def test_requests_that_do_not_fit_the_data(few, tiny, tmp_path):
     for args,says in [((replace(tiny, max_labels=5000),), 'the pool has 1050 images'), ((replace(tiny, n_val=1100),), 'at least one of 1100'),
                       ((replace(tiny, init_classes=(11,)),), 'has class 11'), ((replace(tiny, sampler='discriminator'),), 'does not reveal `d_N`'),
                       ((replace(tiny, sampler='class_anchors'),), 'does not reveal'), ((tiny, '../escape'), 'letters, digits and underscores'),
-                      ((tiny, 'random', -1), '`seed` is -1'), ((tiny, 'random', '0'), "`seed` is '0'"), ((replace(tiny, warmup_steps=2),), 'this learner has none')]:
+                      ((tiny, 'random', -1), '`seed` is -1'), ((tiny, 'random', '0'), "`seed` is '0'"), ((replace(tiny, warmup_steps=2),), 'this learner has none'),
+                      ((replace(tiny, learner='ta_vaal', batch=1),), '`batch` is 1, but the learner ta_vaal ranks images by their losses: it needs two at least')]:
         with pytest.raises(ValueError, match=says): go(*args)
         assert not (tmp_path/'x').exists() and not (tmp_path.parent/'escape-0.jsonl').exists()
 
@@ -226,6 +227,20 @@ def test_data_folder_that_is_damaged(what, tmp_path, monkeypatch):
     monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path/'cache')
     with pytest.raises(ValueError, match=says): load_dataset()
     assert not (tmp_path/'cache').exists()
+
+def test_a_data_folder_of_the_other_dataset_is_called_by_its_name(tmp_path, monkeypatch):
+    "MNIST's files have the names of Fashion-MNIST's; whole files are not damaged, wherever they lie."
+    mine = {name: f'{name} of mine'.encode() for name in IDX_MD5['MNIST']}
+    monkeypatch.setitem(IDX_MD5, 'MNIST', {name: hashlib.md5(raw).hexdigest() for name,raw in mine.items()})
+    monkeypatch.setenv('M2VAAL_DATA', str(tmp_path))
+    monkeypatch.setattr(download, 'cache_dir', lambda: tmp_path/'cache')
+    for name,raw in mine.items(): (tmp_path/f'{name}.gz').write_bytes(gzip.compress(raw))
+    first = 'train-images-idx3-ubyte'
+    with pytest.raises(ValueError, match=f'{first}.gz is {first} of MNIST, and whole, but {first} of FashionMNIST is asked for') as e: load_dataset()
+    assert '\n' not in str(e.value) and not (tmp_path/'cache').exists()
+    stage(tmp_path, 'MNIST')                         # it is good for what it is
+    (tmp_path/f'{first}.gz').write_bytes(gzip.compress(mine['t10k-images-idx3-ubyte']))
+    with pytest.raises(ValueError, match=f't10k-images-idx3-ubyte of MNIST, and whole, but {first} of MNIST'): stage(tmp_path, 'MNIST', tmp_path/'other')
 
 def test_data_folder_flat_and_gzipped_is_staged_once(tmp_path, monkeypatch):
     copy_of_the_data(tmp_path)

@@ -86,7 +86,7 @@ def test_pieces():
     assert all(v['ratio'] == pytest.approx(v['ms']/v['straightforward_ms']) and 0 < v['kernels_ms'] and 0 < v['in_place_ms'] for v in steps.values())
     assert bench_feeding(repeats=1)['ratio'] > 0
     seconds, extra = select_once('weighted_anchors', 5000, 8)
-    assert seconds > 0 and extra >= 0
+    assert seconds > 0 and (extra >= 0 if os.path.exists('/proc/self/clear_refs') else np.isnan(extra))    # who cannot tell says so
     assert steps_per_second(2, steps=2, learner='classifier') > 0
     assert bench_lockstep('cpu', (2,), 2, 'classifier', repeats=1).keys() == {'separate', '2'}
     found = machine()

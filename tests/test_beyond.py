@@ -63,7 +63,7 @@ def test_learning_goes_on_after_sigkill_between_passes(kind, at, images, tmp_pat
     resumed = [f'{at-1} of 3 passes were there already'] if at > 1 else []
     assert [s.split(':')[0] for s in said] == resumed + [f'Pass {i} of 3' for i in range(at, 4)]
     assert [', about ' in s for s in said[-(4-at):]] == [i < 3 for i in range(at, 4)]
-    assert not part.exists()
+    assert same(learn(images, recipe, part, said.append), learn(images, recipe)) and said[-1].startswith('3 of 3 passes were there already')
 
 def test_learning_goes_on_after_sigkill_at_any_moment(images, whole, tmp_path):
     part, g, kills = tmp_path/'part.safetensors', np.random.default_rng(0), 0
@@ -139,6 +139,23 @@ def tiny_images(few, tmp_path, monkeypatch):
     small = Dataset(few.x[:80], few.y[:80], few.x_test[:30], few.y_test[:30], few.classes)
     monkeypatch.setitem(DATASETS, 'tiny', lambda: small)
     return small
+
+def test_a_disk_that_is_full_at_the_end_costs_no_pass(tiny_images, monkeypatch):
+    "What was learned is kept until the weights are on the disk, and no longer."
+    learned, said = Learned('tiny', SHORT), []
+    part, weights = (rep.in_cache(learned, what) for what in ('part', 'weights'))
+    def full(*_): raise OSError(28, 'No space left on device')
+    with monkeypatch.context() as m:
+        m.setattr(rep, 'write_weights', full)
+        with pytest.raises(OSError, match='No space'): learned.nets(said.append)
+    assert read_tensors(part)[1]['passes'] == '3' and not weights.exists()
+    said.clear()
+    nets = learned.nets(said.append)
+    assert [s.split(':')[0] for s in said] == ['3 of 3 passes were there already']
+    assert same(nets, rep.kept_nets(learned, learn(tiny_images.x, SHORT))) and not part.exists() and weights.exists()
+    part.touch()                                        # killed between the two
+    learned.nets(said.append)
+    assert not part.exists() and len(said) == 1
 
 def test_learned_from_nothing(tiny_images, tmp_path, monkeypatch):
     learned, said, steps = Learned('tiny', SHORT), [], []

@@ -221,3 +221,19 @@ def test_a_table_of_verdicts_is_whole():
     cells = [len(re.split(r'(?<!\\)\|', r)) for r in (head, rule, *rows)]
     assert len(rows) == len(CLAIMS) and set(cells) == {7}
     assert any(r'\|cosine\|' in r for r in rows)
+
+@pytest.mark.parametrize('n', [0, 1, 2, 5])
+def test_methods_that_tie_exactly_are_as_good(n):
+    "No difference in any pair is a finding, not a missing number; fewer than two pairs are none."
+    one = runs(dict(a=.7), noise=0, seeds=range(max(n, 1)))
+    tied = dict(made_up=pd.concat([one, one.assign(method='b', seed=one.seed + (n == 0))]))
+    d = compare(areas(tied['made_up']), 'a', 'b')
+    assert d['n'] == n and (n < 2 or (d['difference'], d['low'], d['high'], d['p'], d['resolves']) == (0, 0, 0, 1, 0))
+    assert as_good('made_up', 'a', 'b')(tied).word == (OPEN if n < 2 else YES)
+    assert better('made_up', 'a', 'b')(tied).word == OPEN
+    if n == 5: assert contrasts(dict(fig4=tied['made_up'].replace(dict(method=dict(a='algorithm_1', b='kingma_random'))))).loc['fig4'].p.to_list()[0] == 1
+
+def test_pairs_that_all_differ_by_the_same_are_decided():
+    area = pd.DataFrame(dict(a=[.8]*5, b=[.75]*5))
+    d = compare(area, 'a', 'b')
+    assert d['difference'] == pytest.approx(5) and d['p'] < 1e-9

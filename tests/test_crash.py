@@ -1,10 +1,11 @@
 "Whatever stops a run, the same command ends with the log of a run that nothing stopped."
-import importlib, multiprocessing, os, pickle, resource, shutil, signal, subprocess, sys, time
+import importlib, multiprocessing, os, pickle, resource, shutil, signal, stat, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, psutil, pytest, torch
 from m2vaal_nb.experiments import one_by_one, plan, protocol_for, run_grid
-from m2vaal_nb.foundations.log import only_writer, read_log
+from m2vaal_nb.foundations.files import write_whole
+from m2vaal_nb.foundations.log import only_writer, read_log, write_line
 from m2vaal_nb.samplers import SAMPLERS
 from m2vaal_nb.losses import LEARNERS, Learner
 from m2vaal_nb.loop import Job, Training, run, start_pool
@@ -93,6 +94,24 @@ def test_a_run_outlives_its_parent_and_refuses_a_second_writer(job, tmp_path):
     other, whole = job(tmp_path/'whole')
     other()
     assert timeless(log) == timeless(whole)
+
+@pytest.mark.skipif(os.name == 'nt', reason='no folder can be opened')
+def test_a_new_name_is_on_the_disk_before_it_is_counted_on(tmp_path, monkeypatch):
+    "First the bytes, then the name, then the folder that holds the name."
+    seen, fsync, replaced = [], os.fsync, os.replace
+    def synced(at): seen.append('folder' if stat.S_ISDIR(os.fstat(at).st_mode) else 'file'); fsync(at)
+    monkeypatch.setattr(os, 'fsync', synced)
+    monkeypatch.setattr(os, 'replace', lambda *names: seen.append('name') or replaced(*names))
+    def order(work): seen.clear(); work(); return [*seen]
+    line = dict(method='random', seed=0, round=0, protocol={}, queried=[1])
+    assert order(lambda: write_whole(tmp_path/'a', b'1')) == order(lambda: write_whole(tmp_path/'a', b'2')) == ['file', 'name', 'folder']
+    assert order(lambda: write_line(tmp_path/'l.jsonl', [], line)) == ['file', 'folder']
+    assert order(lambda: write_line(tmp_path/'l.jsonl', [line], dict(line, round=1))) == ['file']
+    def full(at): 
+        if stat.S_ISDIR(os.fstat(at).st_mode): raise OSError('no such thing here')
+    monkeypatch.setattr(os, 'fsync', full)
+    write_whole(tmp_path/'a', b'3')                     # some file systems cannot: the file is there all the same
+    assert (tmp_path/'a').read_bytes() == b'3' and len(read_log(tmp_path/'l.jsonl')) == 2
 
 def test_one_writer_at_a_time_though_the_lock_is_removed(tmp_path):
     "Four processes want it again and again: never two have it, and nothing of it is left."

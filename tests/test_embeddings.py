@@ -351,6 +351,13 @@ def test_learned_in_colour_at_any_size(here, size, n):
     z = read_embeddings('z.npz')
     assert z.h_N_D.shape == (n, 128)
 
+@pytest.mark.parametrize('n, says', [(0, 'no image'), (1, 'must have at least 2 rows, not 1')])
+def test_a_folder_with_too_few_images_to_learn_from(here, n, says):
+    Path('photos').mkdir()
+    if n: scenes('photos', n)
+    with pytest.raises(ValueError, match=says) as e: embed_folder('photos', 'z.npz', passes=1, size=8, say=str)
+    assert '\n' not in str(e.value) and not os.path.exists('z.npz')
+
 @pytest.mark.parametrize('kw, says', [
     (dict(size=7), '`size` is 7'), (dict(passes=0), '`passes` is 0'), (dict(batch=0), '`batch` is 0'), (dict(weights='w.pt'), 'needs no weights'),
     (dict(backbone='resnet18', size=64), 'for `learned` alone'), (dict(out='z.csv'), 'written as .npz'), (dict(images='nowhere'), 'no folder'),

@@ -124,11 +124,12 @@ def test_lockstep_makes_the_same_first_queries(logs, few, tmp_path):
 
 @pytest.mark.parametrize('word, n, at_once', [('3', 8, 3), ('99', 8, 8), ('3', 1, 1), ('1', 8, 1), ('lockstep', 8, 1)])
 def test_words_of_the_shell_are_engines(word, n, at_once):
-    engine = cli.engine_for(word, n, 'cpu')
+    engine = cli.engine_for(word, plan('demo')[:1]*n, 'cpu')
     assert engine.at_once == at_once and (engine is one_by_one) == (at_once == 1 and word != 'lockstep')
 
 def test_engines_asked_for():
-    assert 1 <= cli.engine_for('auto', 99, 'cpu').at_once <= 99 and cli.engine_for('auto', 1, 'cpu') is one_by_one
+    job, *_ = plan('demo')
+    assert 1 <= cli.engine_for('auto', [job]*99, 'cpu').at_once <= 99 and cli.engine_for('auto', [job], 'cpu') is one_by_one
     for bad in (0, -1, 1.5, 'many', True, None):
         with pytest.raises(ValueError, match='an integer of them, at least 1'): on_workers(bad)
     with pytest.raises(ValueError, match='share one dataset'): run_grid([*plan('fig2b'), *plan('mnist')], 'nowhere')

@@ -1,6 +1,7 @@
 "Learners on features: Poisson learning against a dense pseudo-inverse, M2 against brute force over classes, and both at their edges."
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
@@ -8,9 +9,13 @@ from scipy.sparse.csgraph import connected_components
 from m2vaal_nb.beyond import m1m2, propagation as prop
 from m2vaal_nb.beyond.feature_learners import fit_head
 from m2vaal_nb.beyond.m1m2 import M2, M2Recipe, class_cost, unlabelled_cost
-from m2vaal_nb.data import Pool, lookup
+from m2vaal_nb.cli import engine_for
+from m2vaal_nb.data import Dataset, Pool, lookup
 from m2vaal_nb.losses import LEARNERS
-from m2vaal_nb.loop import Protocol, Training, train_round, view_pool
+from m2vaal_nb.loop import Job, Protocol, Training, run, train_round, view_pool
+from m2vaal_nb.paper.revisit import rewind
+from m2vaal_nb.scale.cluster import Driver
+from m2vaal_nb.scale.lockstep import run_in_lockstep
 
 OURS = 'propagation', 'm1m2', 'm1m2_graph'
 
@@ -230,3 +235,47 @@ def test_two_classes_on_either_side_of_where_the_solver_changes(n_features):
     y = np.arange(60) % 2
     theirs = LogisticRegression(C=10., tol=1e-9, max_iter=10_000).fit(h, y).predict_proba(h)
     np.testing.assert_allclose(fit_head(h, y, 2, C=10.)(torch.from_numpy(h)), theirs, atol=5e-3) # where L-BFGS stops by default
+
+# --- features are on the CPU, whatever else a machine has ---
+@pytest.fixture
+def with_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda *_: 'a GPU')
+
+def jobs_on(learner, n=8): return [Job(Protocol(learner=learner), 'some', seed) for seed in range(n)]
+
+def test_a_gpu_is_for_what_trains_on_images(with_a_gpu, monkeypatch):
+    monkeypatch.setattr('m2vaal_nb.foundations.machine.n_cores', lambda: 4)
+    for device in 'auto', 'cuda':
+        assert engine_for('auto', jobs_on('linear'), device).at_once == 4
+        assert engine_for('auto', jobs_on('classifier'), device).lines.func is run_in_lockstep
+    assert engine_for('auto', jobs_on('classifier'), 'cpu').at_once == 4
+
+def test_a_run_on_features_goes_on_where_it_was_begun(with_a_gpu, tmp_path, recwarn):
+    h, y = clouds(90)
+    p = Protocol(learner='linear', sampler='margin', n_init=6, budget=4, max_labels=18, n_val=10)
+    data = Dataset(h, y, h[:30], y[:30], tuple('abc'))
+    for rounds in (1, 3): lines = list(run(Job(replace(p, rounds=rounds), 'linear', 0), tmp_path, 'auto', data))
+    assert [line['round'] for line in lines] == [1, 2, 3] and {line['host']['gpu'] for line in lines} == {None}
+    list(run_in_lockstep([Job(replace(p, rounds=1), 'linear', 1)], tmp_path, 'auto', data))
+    rewind(tmp_path/'linear-0.jsonl', 1, 'auto', data)
+    assert not [w for w in recwarn if 'goes on with' in str(w.message)]
+
+class Ray:
+    "Stands in for Ray's module: an actor says what was asked for it."
+    def remote(self, actor): return self
+    def options(self, **asked):
+        self.asked = asked
+        return SimpleNamespace(remote=self.start)
+    def start(self, job, lines, device, images, known):
+        self.device = device
+        return SimpleNamespace(next=SimpleNamespace(remote=object))
+
+def test_a_cluster_keeps_its_gpus_for_what_trains_on_images(tmp_path):
+    ray = Ray()
+    driver = Driver(ray, 'cuda', dict(fashion_mnist=None), None)
+    found = {}
+    for learner in 'linear', 'classifier':
+        driver.start(jobs_on(learner)[0], tmp_path, [])
+        found[learner] = ray.asked['num_gpus'], ray.device
+    assert found == dict(linear=(0, 'cpu'), classifier=(1, 'cuda'))

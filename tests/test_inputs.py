@@ -94,11 +94,13 @@ UNREAL = {'NaN': spoilt(nan), 'infinite': spoilt(inf), 'minus infinite': spoilt(
 p_6_3 = np.array([[.5, .25, .25], [.25, .5, .25], [.75, .125, .125], [1., 0, 0], [0, .5, .5], [.125, 0, .875]])
 z_6_2 = np.array([[0., 1.5], [2, -.25], [4, 0], [.5, .5], [-3, 1], [8, 2]])
 y_6, u_6 = np.array([0, 1, 0, 2, 1, 2]), np.array([.5, 2, -1, 0, 3, .25])
+d_6 = np.array([.5, 1, 0, .25, .75, .125])
 x_6 = np.random.default_rng(0).integers(0, 256, (6, 1, 8, 8)).astype('u1')
 KINDS = { # kind: (plain, good forms, bad values)
     'probs': (p_6_3, FLOATS, ROWS_OF | UNREAL | {'twice': lambda a: 2*a, 'negative': lambda a: 2*a - 1/3, 'no class': lambda a: a[:,:0]}),
     'latents': (z_6_2, FLOATS, ROWS_OF | UNREAL | {'too large to square': spoilt(1e200), 'no dimension': lambda a: a[:,:0]}),
     'scores': (u_6, FLOATS, NOTHING | UNREAL),
+    'shares': (d_6, FLOATS, NOTHING | UNREAL | {'above 1': lambda a: a + .01, 'below 0': lambda a: a - .01}),
     'labels': (y_6, INTEGERS, NOTHING | {'fractions': lambda a: a + .5, 'whole floats': lambda a: a.astype(float), 'booleans': lambda a: a > 0,
         'negative': lambda a: a - 1, 'missing in pandas': lambda a: pd.Series(a).where(a > 0), 'too large': lambda a: a + 2**40}),
     'images': (x_6, {k: f for k,f in FORMS.items() if 'pandas' not in k and 'objects' not in k and 'list' != k and 'tuple' != k}, {
@@ -123,6 +125,7 @@ CONVERT = {
     'probs': lambda v: as_probs(v, rows=6),
     'latents': lambda v: as_latents(v, rows=6, width=2),
     'scores': lambda v: as_scores(v, 6),
+    'shares': lambda v: as_shares(v, 6),
     'labels': lambda v: as_labels(v, 6, n_classes=3),
     'images': lambda v: as_images(v),
     'int': lambda v: as_int(v, 'steps', low=0),
@@ -187,6 +190,27 @@ def test_a_budget_that_is_too_large():
     with warnings.catch_warnings(action='error'): assert [as_budget(b, 6) for b in (1, 6)] == [1, 6]
     with pytest.raises(ValueError, match='nothing left'): as_budget(1, 0)
 
+@pytest.mark.parametrize('n', range(4))
+@pytest.mark.parametrize('least', range(4))
+def test_how_many_there_must_be_at_least(n, least):
+    for convert, a, what in (as_images, x_6, 'Images'), (as_latents, z_6_2, 'Latents'):
+        if n >= least: assert len(convert(a[:n], least=least)) == n
+        else:
+            with pytest.raises(ValueError, match=f'{what} must have at least {least} rows?, not {n}') as e: convert(a[:n], least=least)
+            sentence(e)
+
+@pytest.mark.parametrize('dtype', ['?', 'u1', 'i1', 'u2', 'i8', 'f2', 'f4', 'f8'])
+def test_scores_can_be_turned_round(dtype):
+    "A sampler that ranks by what is smallest takes the negative: of bytes it would wrap around, of truth values there is none."
+    from m2vaal_nb.data import PoolView
+    from m2vaal_nb.samplers import discriminator
+    d = np.array([1, 0, 1, 0], dtype)
+    view = PoolView(np.arange(4), 0, d_N=d, r_N=d)
+    assert {*discriminator(view, 2)} == {1, 3} and (-view.r_N).tolist() == (-d.astype(float)).tolist()
+    assert all(v.is_floating_point() for v in (view.d_N, view.r_N, as_scores(d)))
+    with pytest.raises(ValueError, match='`d_N` must lie between 0 and 1: 0 to 2 were given') as e: PoolView(np.arange(4), d_N=2*d.astype('f4'))
+    sentence(e)
+
 def test_names_and_flags():
     assert as_name(np.str_('cpu'), ('auto', 'cpu'), 'device') == 'cpu' and as_flag(np.False_, 'balanced') is False
     for bad in ('CPU', '', None, ['cpu'], 0, np.array(['cpu'])):
@@ -200,7 +224,8 @@ def test_names_and_flags():
 ARRAYS = {
     'probs': ('p_N_C', 'p_U_C'),
     'latents': ('z_N_D', 'z_U_D', 'z_L_D'),
-    'scores': ('score_N', 'score_U', 'score_L', 'd_N', 'r_N', 'd_L', 'd_U'),
+    'scores': ('score_N', 'score_U', 'score_L', 'r_N', 'd_L', 'd_U'),
+    'shares': ('d_N',),
     'labels': ('y', 'y_N', 'y_U', 'y_L', 'y_test', 'guess_N'),
     'ids': ('ids', 'picks', 'labelled'),
     'images': ('x', 'x_N', 'x_test'),
@@ -236,7 +261,7 @@ FOUND = {name: f for name,f in public() if takes(f)}
 INSIDE = { # why the table is not for them: (names, or beginnings of names that end in a dot)
     'converts and checks itself': ('foundations.inputs.', 'data.checked_view', 'samplers.checked_latents'),
     'parts of nets and losses, fed by the training step': ('models.', 'losses.', 'loop.pixels',
-        'loop.Draws', 'loop.Draws.batches', 'loop.train'),
+        'loop.seen_by', 'loop.Draws', 'loop.Draws.batches', 'loop.train'),
     'parts of a sampler, behind its door': ('data.some', 'data.need_for_sale', 'data.top_rows', 'samplers.blocks', 'samplers.best_rows', 'samplers.best_place', 'samplers.predicted',
         'samplers.Cluster', 'samplers.shares', 'samplers.clusters', 'interop.views.check_rows', 'interop.scikit_activeml.ask_skactiveml'),
     'reads a log that this package wrote': ('foundations.log.', 'paper.why.gradient_cosines', 'paper.why.latent_structure',
@@ -284,7 +309,7 @@ def toy():
     data = Dataset(x, y, x[:9], y[:9], ('a', 'b', 'c'))
     p = Protocol(n_init=12, budget=2, max_labels=14, steps=1, batch=4, n_val=6, latent=2)
     pool, _ = start_pool(data, p, 0)
-    view = PoolView(np.arange(6), 0, p_6_3, z_6_2, u_6, z_L_D=z_6_2, y_L=y_6, p_L_C=p_6_3)
+    view = PoolView(np.arange(6), 0, p_6_3, z_6_2, d_6, z_L_D=z_6_2, y_L=y_6, p_L_C=p_6_3)
     learner = LEARNERS['m2']
     return SimpleNamespace(x=x, y=y, data=data, p=p, pool=pool, view=view, learner=learner, nets=fresh_nets(learner, Training(pool, p, 0, 0)))
 

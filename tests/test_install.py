@@ -2,6 +2,7 @@
 import ast, re, sys, zipfile
 from configparser import ConfigParser
 from email.parser import HeaderParser
+from importlib.metadata import version
 import pytest
 from packaging.requirements import Requirement
 from conftest import ROOT, sh
@@ -51,6 +52,14 @@ def test_metadata_is_that_of_settings(wheel):
     scripts = ConfigParser(delimiters=['='])
     scripts.read_string(z.read(f'{info}/entry_points.txt').decode())
     assert [f'{k}={v}' for k,v in scripts['console_scripts'].items()] == sorted(cfg['console_scripts'].split())
+
+def test_every_requirement_says_from_which_version_on():
+    "What an older one lacks is found by pip, not by a traceback; torchvision comes in pairs with torch."
+    needs = {r.name: r.specifier for r in map(Requirement, cfg['requirements'].split())}
+    assert {name for name,spec in needs.items() if '>=' not in str(spec)} == {'torchvision'}
+    too_old = dict(numpy='1.26.4', pillow='10.0.1', pandas='2.0.3', fastcore='1.5.29')
+    assert not [name for name,old in too_old.items() if old in needs[name]]
+    assert all(version(name) in spec for name,spec in needs.items())
 
 @pytest.mark.parametrize('script', cfg['console_scripts'].split(), ids=lambda o: o.split('=')[0])
 def test_commands_start_without_torch(installed, script):

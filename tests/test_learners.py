@@ -5,10 +5,11 @@ import numpy as np, pytest, torch
 from conftest import PAPERS_LEARNERS, PAPERS_METHODS
 from m2vaal_nb.foundations.chance import rng
 from m2vaal_nb.experiments import METHODS, protocol_for
-from m2vaal_nb.loop import Job, Training, adam, draw, fresh_nets, predict, run, start_pool, train, train_round, train_step, view_pool
+from m2vaal_nb.loop import Job, Training, accuracy, adam, draw, fresh_nets, predict, run, start_pool, train, train_round, train_step, view_pool
 from m2vaal_nb.losses import LEARNERS, warmup
 from m2vaal_nb.losses import TERMS, elbo_terms
 from m2vaal_nb.models import NETS
+from m2vaal_nb.paper.fig3 import reconstruct
 from m2vaal_nb.scale.lockstep import train_lockstep
 
 every = pytest.mark.parametrize('name', PAPERS_LEARNERS)
@@ -155,3 +156,14 @@ def test_a_pool_bought_to_the_last_image(few, tiny, tmp_path):
         p = protocol_for(replace(tiny, n_val=20, max_labels=40, budget=15), method)
         lines = list(run(Job(p, method, 0), tmp_path, 'cpu', small))
         assert [l['n_labelled'] for l in lines] == [20, 35, 40] and lines[-1]['d_auc'] is None
+
+@every
+def test_nets_see_images_where_the_nets_are(name, few, pool, tiny):
+    "PyTorch's `meta`, which knows shapes but no numbers, stands in for a GPU: all works there until numbers are asked for."
+    learner = LEARNERS[name]
+    nets = fresh_nets(learner, first(pool, tiny)).to('meta')
+    asked = [lambda: predict(nets, learner, few.x_test[:9], block=4), lambda: accuracy(nets, learner, few.x_test[:9], few.y_test[:9]),
+             lambda: predict(nets, learner, few.x_test[:0]), lambda: view_pool(nets, learner, pool, tiny)]
+    if 'decoder' in learner.nets: asked.append(lambda: reconstruct(nets, learner, few.x_test[:9]))
+    for ask in asked:
+        with pytest.raises(NotImplementedError, match='Cannot copy out of meta tensor'): ask()

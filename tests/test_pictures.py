@@ -1,5 +1,6 @@
 "The pictures of a run show what its log and its nets say."
 import base64, io, json, re
+from dataclasses import replace
 import matplotlib.pyplot as plt, numpy as np, pytest
 from PIL import Image
 from conftest import ROOT
@@ -8,6 +9,7 @@ from m2vaal_nb.data import Dataset
 from m2vaal_nb.experiments import one_by_one, plan, run_grid
 from m2vaal_nb.paper.revisit import revisit
 from m2vaal_nb.foundations.log import read_log
+from m2vaal_nb.loop import Job, Protocol, run
 from m2vaal_nb.paper.pictures import draw_run, plot_class_bars, plot_scores, score_of, show_picks
 from m2vaal_nb.samplers import SAMPLERS, SCORES
 
@@ -161,3 +163,17 @@ def test_bad_input_ends_before_training(logs, few, tmp_path, monkeypatch):
         with pytest.raises(ValueError, match='`n_images` is .*at least 1'): draw(log, data=few, n_images=n)
     for data in (other, Dataset(few.x[:60], few.y[:60], few.x_test, few.y_test, few.classes)):
         with pytest.raises(ValueError, match='not the one of the run'): draw(log, data=data)
+
+@pytest.mark.parametrize('sampler', ['margin', 'random', 'max_herding'])
+def test_a_round_that_begins_without_a_label(sampler, few, tmp_path):
+    "Nothing is labelled, so nothing labelled is drawn; after the first query it is."
+    from m2vaal_nb.beyond import feature_learners, strategies
+    data = replace(few, x=few.x.flatten(1)[:, ::16].float()/255, x_test=few.x_test.flatten(1)[:, ::16].float()/255)
+    job = Job(Protocol(learner='linear', sampler=sampler, n_init=0, budget=8, max_labels=16, n_val=50), 'mine', 0)
+    list(run(job, tmp_path, 'cpu', data))
+    for round,labelled in (0, []), (1, ['labelled (8)']):
+        figures = draw(job.log(tmp_path), round, data=data, images=few)
+        assert set(figures) == {'classes', 'picks', 'scores', 'map'}
+        for name in 'scores', 'map':
+            words = [text.get_text() for text in figures[name].axes[0].get_legend().get_texts()]
+            assert words == [f'unlabelled ({1050 - 8*round:,})', *labelled, 'picked (8)']

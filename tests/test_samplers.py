@@ -213,6 +213,18 @@ def test_algorithms_are_brute_force_on_small_pools(seed):
     assert class_anchors_rows(z_U, y_U, z_L, y_L, budget, C, seed).tolist() == brute_1(z_U, y_U, z_L, y_L, budget, C, seed)
     assert weighted_anchors_rows(z_U, p_U, z_L, y_L, budget, seed).tolist() == brute_2(z_U, p_U, z_L, y_L, budget, seed)
 
+@pytest.mark.parametrize('f,probs', [(class_anchors_rows, False), (weighted_anchors_rows, True)])
+def test_algorithms_at_their_edges(f, probs):
+    z, y, same = torch.randn(6, 3), [0, 1]*3, torch.zeros(6, 3)
+    who, tail = (torch.eye(2)[y], ()) if probs else (y, (2,))
+    assert sorted(f(z, who, z, y, 6, *tail)) == list(range(6))            # the whole pool
+    assert len(f(z, who, [], [], 1, *tail)) == 1                          # nothing labelled yet
+    assert sorted(f(same, who, same, y, 6, *tail)) == list(range(6))      # all distances zero
+    for bad, says in (((z, who, z, y, 0), '`budget` is 0'), ((z, who, z, [0, 2]*3, 2), 'between 0 and 1'),
+                      ((z[:5], who, z, y, 2), 'must'), ((z*float('inf'), who, z, y, 2), 'finite'),
+                      ((z, who, z, [0]*5, 2), 'must have 5 rows')):
+        with pytest.raises(ValueError, match=says): f(*bad, *tail)
+
 @pytest.mark.parametrize('small', FEW)
 def test_what_they_rank_by_is_the_same_whatever_the_sizes(small, sizes):
     z_U, y_U, p_U, z_L, y_L = a_case(0)

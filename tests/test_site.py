@@ -125,3 +125,14 @@ def test_citations_and_references_are_defined(nb):
     assert len(here) == len(set(here)), f'{nb.name}: a label is defined twice'
     for key in re.findall(r'(?<![\w@.])@([A-Za-z][\w-]*\w)', prose(nb)):
         assert key in (here if key.split('-')[0] in CROSSREF else known), f'{nb.name}: @{key}'
+
+def workflow(name):
+    "A workflow's triggers and jobs. YAML takes the word `on` for a truth value."
+    found = yaml.safe_load((ROOT/f'.github/workflows/{name}.yaml').read_text(encoding='utf-8'))
+    return found['name'], found[True], found['jobs']
+
+def test_the_site_waits_for_the_tests_and_comes_from_main():
+    _, when, jobs = workflow('deploy')
+    tests, of, _ = workflow('test')
+    assert when == dict(workflow_run=dict(workflows=[tests], types=['completed'], branches=['main'])) and 'push' in of
+    for needs in "conclusion == 'success'", "event != 'pull_request'", 'head_sha == github.sha': assert f'github.event.workflow_run.{needs}' in jobs['site']['if']

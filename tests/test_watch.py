@@ -3,7 +3,7 @@ import io, sys
 from dataclasses import replace
 import numpy as np, pytest
 from m2vaal_nb.foundations.log import read_log
-from m2vaal_nb.loop import Job, run
+from m2vaal_nb.loop import Job, Protocol, run
 from m2vaal_nb.interop.tensorboard import Watch, class_values, picked_images, scalars, watch_logs
 
 @pytest.fixture
@@ -72,3 +72,20 @@ def test_classes_and_images_of_a_line(logs, few):
 def test_without_tensorboard_one_sentence_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
     with pytest.raises(ImportError, match=r"pip install 'm2vaal_nb\[tensorboard\]'"): Watch(tmp_path)
+
+def test_a_run_on_features_has_no_pictures(few, tmp_path):
+    "Features stand where images do: their rows are nothing to look at, while the run goes on or from its log."
+    pytest.importorskip('tensorboard')
+    from m2vaal_nb.beyond import feature_learners
+    data = replace(few, x=few.x.flatten(1)[:, ::16].float()/255, x_test=few.x_test.flatten(1)[:, ::16].float()/255)
+    job = Job(Protocol(learner='linear', sampler='margin', n_init=20, budget=8, max_labels=36, n_val=50), 'linear', 0)
+    with Watch(tmp_path/'events', data) as watch:
+        for line in run(job, tmp_path/'logs', 'cpu', data): watch(line)
+        watch_logs(tmp_path/'logs', watch)
+    seen = assert_shown(tmp_path/'events/linear-0', read_log(tmp_path/'logs/linear-0.jsonl'))
+    assert not seen.Tags()['images'] and len(seen.Histograms('queried/class')) == 2
+
+def test_no_pictures_were_asked_for(logs, few, tmp_path):
+    pytest.importorskip('tensorboard')
+    with Watch(tmp_path/'events', few, at_most=0) as watch: watch_logs(logs, watch)
+    assert not read_events(tmp_path/'events/vaal-3').Tags()['images']

@@ -168,7 +168,8 @@ def _go_through(nets, opt, x_N, recipe, path, say):
     n = len(dealt(recipe, len(x_N), 0)[0])
     nets.train()
     began, passes = time.perf_counter(), recipe.passes
-    if done: say(f'{done} of {passes} passes were there already: going on from them.')
+    rest = 'going on from them' if done < passes else 'nothing is left to learn'
+    if done: say(f'{done} of {passes} passes were there already: {rest}.')
     with progress(None, 'learning features', n*passes) as bar:
         bar.update(n*done)
         for i in range(done, passes):
@@ -182,7 +183,7 @@ def _go_through(nets, opt, x_N, recipe, path, say):
 def learn(
     x_N, # (N, channels, height, width) uint8 images; labels are not asked for
     recipe:Recipe=Recipe(), # How to learn
-    path:Path|None=None, # File that keeps what is held after each pass, removed at the end
+    path:Path|None=None, # File that keeps what is held after each pass; who asks for it removes it
     say:Callable|None=None, # Told of every pass; None prints a line now and then where no bar can be seen
 )->nn.ModuleDict: # In evaluation mode, weights rounded to half precision
     "Learn features from images, or go on with it."
@@ -192,7 +193,6 @@ def learn(
         nets.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     with only_writer(path) if path else nullcontext():
         _go_through(nets, opt, x_N, recipe, path, say or now_and_then(print))
-        if path: path.unlink(missing_ok=True)
     return halved_precision(nets.eval())
 
 # %% ../../nbs/beyond/representation.ipynb #23c67a06
@@ -293,12 +293,12 @@ def nets_of(
 )->nn.ModuleDict: # In evaluation mode
     "Nets that are published, kept from before, or learned now."
     if learned.published: return read_weights(learned.published, learned)
-    path = in_cache(learned, 'weights')
+    path, part = in_cache(learned, 'weights'), in_cache(learned, 'part')
     with FileLock(path.with_name(f'.{path.stem}.lock')):
         if not path.exists():
-            x = load_dataset(learned.images).x
-            nets = learn(x, learned.recipe, in_cache(learned, 'part'), say)
+            nets = learn(load_dataset(learned.images).x, learned.recipe, part, say)
             write_weights(path, nets, learned)
+        part.unlink(missing_ok=True)                    # by now the weights are on the disk
     return read_weights(path, learned)
 
 # %% ../../nbs/beyond/representation.ipynb #5c01b7f0

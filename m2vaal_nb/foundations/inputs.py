@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SIGNED', 'ROWS', 'FAR', 'SCALES', 'plain', 'shown', 'bounds', 'inside', 'as_int', 'as_number', 'as_flag', 'as_name',
            'as_budget', 'from_objects', 'native', 'from_tensor', 'wide', 'as_array', 'as_tensor', 'tolerance',
-           'need_rows', 'sum_to_1', 'as_probs', 'as_latents', 'one_axis', 'as_scores', 'as_integers', 'as_labels',
-           'as_ids', 'need_axes', 'way_to_bytes', 'as_images']
+           'need_rows', 'sum_to_1', 'as_probs', 'as_latents', 'one_axis', 'as_scores', 'as_shares', 'as_integers',
+           'as_labels', 'as_ids', 'need_axes', 'way_to_bytes', 'as_images']
 
 # %% ../../nbs/foundations/inputs.ipynb #3bbdeae4
 import warnings
@@ -195,12 +195,14 @@ def tolerance(dtype:torch.dtype)->float: # Allowed distance from 1
 
 def need_rows(
     t, # Array or tensor
-    n:int|None, # How many rows there must be; None for at least 1
+    n:int|None, # How many rows there must be; None where any number from `least` will do
     name:str, # What it is called in a complaint
+    least:int=1, # How many there must be at least, where `n` does not say
 ):
     "`ValueError` when there are more or fewer rows."
-    if n is None and not len(t):
-        raise ValueError(f"{name} must have at least 1 row.")
+    if n is None and len(t) < least:
+        rows = 'row' if least == 1 else 'rows'
+        raise ValueError(f"{name} must have at least {least} {rows}, not {len(t)}.")
     if n is not None and len(t) != n:
         raise ValueError(f"{name} must have {n} rows, not {len(t)}.")
 
@@ -247,7 +249,7 @@ def as_latents(
     if z.dtype == torch.bool: z = z.float()
     if z.ndim != 2 or not z.shape[1]:
         raise ValueError(f"{name} must have shape (rows, dimensions), not {tuple(z.shape)}.")
-    if rows is not None or len(z) < least: need_rows(z, rows, name)
+    need_rows(z, rows, name, least)
     if width not in (None, z.shape[1]):
         raise ValueError(f"{name} must have {width} dimensions, not {z.shape[1]}.")
     parts = z.split(ROWS) if len(z) else ()
@@ -266,9 +268,22 @@ def as_scores(
 )->Tensor: # (N,) in single precision at least, on the CPU
     "A finite number for each row; `ValueError` when they are none."
     u = wide(one_axis(as_tensor(score_N, name)))
+    if not u.is_floating_point(): u = u.double()
     right = u.ndim == 1 and n in (None, len(u))
     if right and u.isfinite().all(): return u
     raise ValueError(f"{name} must be {'' if n is None else f'{n} '}finite numbers in one dimension.")
+
+# %% ../../nbs/foundations/inputs.ipynb #eed69901
+def as_shares(
+    share_N, # (N,) numbers from 0 to 1, in any form
+    n:int|None=None, # How many there must be
+    name:str='Shares', # What they are called in a complaint
+)->Tensor: # (N,) in single precision at least, on the CPU
+    "A share for each row; `ValueError` when they are none."
+    share_N = as_scores(share_N, n, name)
+    if ((share_N >= 0) & (share_N <= 1)).all(): return share_N
+    least, most = share_N.min(), share_N.max()
+    raise ValueError(f"{name} must lie between 0 and 1: {least:g} to {most:g} were given.")
 
 # %% ../../nbs/foundations/inputs.ipynb #a255b60c
 def as_integers(
@@ -350,7 +365,7 @@ def as_images(
     "Images; `ValueError` when they are none, with the way to convert them."
     x = as_tensor(x_N, name, anywhere=True)
     need_axes(x, name)
-    if len(x) < least: need_rows(x, None, name)
+    need_rows(x, None, name, least)
     if x.dtype == torch.uint8: return x
     if fractions and x.is_floating_point() and ((x >= 0) & (x <= 1)).all(): return x
     raise ValueError(f"{name} must be uint8{way_to_bytes(x)}.")

@@ -10,7 +10,7 @@ import json, os
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .files import write_whole
+from .files import sync_folder, write_whole
 
 # %% ../../nbs/foundations/log.ipynb #0d19884f
 NEEDED = {'method', 'seed', 'protocol', 'queried'} # Keys of every line
@@ -59,6 +59,7 @@ def write_line(
     except OSError:
         if path.exists(): os.truncate(path, len(raw))
         raise
+    if not raw: sync_folder(path.parent)        # a log that is new has a name that is new
 
 # %% ../../nbs/foundations/log.ipynb #a9aefd3a
 @contextmanager

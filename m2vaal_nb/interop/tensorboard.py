@@ -69,11 +69,12 @@ class Watch:
     "Told a line, writes it for TensorBoard: on disk when the call returns."
     def __init__(self,
         folder:str|Path, # Event files go to FOLDER/METHOD-SEED
-        data:Dataset|None=None, # Whose images are shown; none are by default
+        data:Dataset|None=None, # Whose images are shown; none are by default, and none of features
         at_most:int=64, # Images of a query
     ):
         self.writer, self.folder = need_writer(), Path(folder)
-        self.data, self.at_most = data, as_int(at_most, 'at_most', low=0)
+        self.at_most = as_int(at_most, 'at_most', low=0)
+        self.data = data if self.at_most and data and data.x.ndim > 2 else None
         self.open = {}     # METHOD-SEED -> the writer of a run that has not ended
     def __call__(self,
         line:dict, # Of any run's log

@@ -170,7 +170,7 @@ def score_of(
 # %% ../../nbs/paper/pictures.ipynb #d1fac9d5
 def plot_scores(
     score_U, # (U,) scores of the unlabelled rows
-    score_L, # (L,) scores of the labelled rows
+    score_L, # (L,) scores of the labelled rows; none are drawn where there are none
     picked, # Rows of U that were picked
     name:str, # Name of the score
     title:str='', # Line above the axes
@@ -182,7 +182,7 @@ def plot_scores(
     def bars(score, word, **kw):
         ax.hist(score, edges, label=f'{word} ({len(score):,})', **kw)
     bars(score_U, 'unlabelled', histtype='stepfilled', facecolor=UNLABELLED, edgecolor='#777777')
-    bars(score_L, 'labelled', histtype='step', color=LABELLED, linewidth=2)
+    if len(score_L): bars(score_L, 'labelled', histtype='step', color=LABELLED, linewidth=2)
     bars(score_U[picked], 'picked', color=PICKED, hatch='////', edgecolor='white')
     ax.set(xlabel=name, ylabel='images', yscale='log')
     ax.set_title(title, fontsize=10)
@@ -258,7 +258,7 @@ def count_wrong(
 def labelled_view(
     nets, # Trained nets
     learner, # Learner of the nets
-    pool:Pool, # The pool
+    pool:Pool, # The pool, with a label at least
     view:PoolView, # What the nets reveal of its unlabelled rows
 )->PoolView: # The same of its labelled rows
     "What the nets reveal of the labelled rows."
@@ -276,14 +276,14 @@ def figures_of(
     n_images:int=40, # Largest number of picks to show as images
 )->dict: # Name -> figure: 'classes', 'picks', 'scores', and 'map' where the learner has a VAE
     "All pictures of a trained round."
-    *_, view = trained
+    *_, pool, view = trained
     picks = np.array(line['queried'])
     truth = data.y[picks]
     rows = np.searchsorted(view.ids, picks)
     guess = view.p_N_C.argmax(-1).numpy()[rows]
     sampler = line['protocol']['sampler']
     name, score_U = score_of(sampler, view)
-    _, score_L = score_of(sampler, labelled_view(*trained))
+    score_L = score_of(sampler, labelled_view(*trained))[1] if len(pool.labelled) else ()
     title = title_of(line)
     said = f'{title}: {count_wrong(line, sum(guess != truth), n_images)}'
     x = data.x[torch.as_tensor(picks[:n_images])]

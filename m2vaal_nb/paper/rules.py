@@ -38,7 +38,7 @@ def difference(
     "How far one method is ahead of another."
     if name not in results: return None, f'{name} has not been run'
     d = compare(areas(results[name], upto), a, b)
-    if np.isnan(d['p']): return None, f'{a} and {b} have {d["n"]} pairs in {name}'
+    if d['n'] < 2: return None, f'{a} and {b} have {d["n"]} pairs in {name}'
     points = f'{d["difference"]:+.1f} points'
     interval = f'[{d["low"]:+.1f}, {d["high"]:+.1f}]'
     return d, f'{name}: {a} − {b} = {points} {interval}, n={d["n"]}'

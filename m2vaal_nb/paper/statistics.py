@@ -68,7 +68,7 @@ def compare(
     if n < 2:
         return dict(difference=mean, low=nan, high=nan, p=nan, resolves=nan, n=n)
     low, high = mean - half_width(pairs), mean + half_width(pairs)
-    p = stats.ttest_1samp(pairs, 0).pvalue
+    p = stats.ttest_1samp(pairs, 0).pvalue if pairs.any() else 1.     # a tie in every pair
     resolves = smallest_difference(pairs.std(), n)
     return dict(difference=mean, low=low, high=high, p=p, resolves=resolves, n=n)
 

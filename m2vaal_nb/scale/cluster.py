@@ -19,7 +19,7 @@ from ..foundations.files import check_folder
 from ..foundations.log import only_writer, write_line
 from ..foundations.machine import n_cores, warn_if_moved
 from ..data import Dataset
-from ..loop import Job, Protocol, run, stored_lines
+from ..loop import Job, Protocol, device_of, run, stored_lines
 from ..experiments import Engine, dataset
 from .workers import Patience, learn, meanings, sendable
 
@@ -121,7 +121,7 @@ def pick_cluster_device(
 class Driver:
     "Runs on a cluster, and their logs here."
     ray:object # Ray's module, connected
-    device:str # cpu or cuda
+    device:str # cpu or cuda, for what trains on images
     images:dict # Dataset -> Ray's reference to its images
     patience:Patience # With runs that lose their runner
     going:dict=field(default_factory=dict) # Reference to the next line -> runner, job, path, lines
@@ -129,9 +129,10 @@ class Driver:
 
     def start(self, job, path, lines):
         "A runner for a run."
-        remote = self.ray.remote(Runner).options(num_cpus=1, num_gpus=int(self.device == 'cuda'))
+        device = device_of(job.protocol, self.device)
+        remote = self.ray.remote(Runner).options(num_cpus=1, num_gpus=int(device == 'cuda'))
         images, known = self.images[job.protocol.dataset], meanings(job.protocol)
-        runner = remote.remote(job, lines, self.device, images, known)
+        runner = remote.remote(job, lines, device, images, known)
         self.going[runner.next.remote()] = runner, job, path, lines
     def open(self, job, path, held):
         "A runner for a run whose log nobody else writes."
@@ -176,7 +177,7 @@ def run_on_ray(
     address:str|None, # Address of a cluster; None for this machine's cores
     jobs:list, # What to do, the longest first
     folder:Path|str, # Logs go there, on this machine
-    device:str='auto', # auto, cpu or cuda: a run has a core, and with cuda a GPU, of its own
+    device:str='auto', # auto, cpu or cuda: a run on images has, with cuda, a GPU of its own
     data:Dataset|None=None, # Images and labels; fetched by default, here
     say=print, # Told when a runner dies
     tries:int=3, # How often a run may lose its runner

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['SAME', 'lockstep_key', 'widest', 'covers', 'parted', 'lockstep_phase', 'weights_of', 'step_lockstep', 'lifted',
-           'outcome', 'unstacked', 'train_lockstep', 'moved', 'sharing', 'run_in_lockstep', 'in_lockstep']
+           'outcome', 'unstacked', 'train_lockstep', 'sharing', 'run_in_lockstep', 'in_lockstep']
 
 # %% ../../nbs/scale/lockstep.ipynb #6c827688
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,12 +18,12 @@ import torch
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from ..foundations.inputs import as_int
-from ..foundations.machine import in_precision, one_thread, pick_device
+from ..foundations.machine import in_precision, one_thread
 from ..data import Dataset
 from ..models import Batch, HalfOut, Images, Out
 from ..losses import LEARNERS, Learner, Phase, TERMS, elbo_terms, warmup
 from ..loop import (
-    Protocol, Training, adam, check_values, draw, fresh_nets, open_run, pixels, train_round)
+    Protocol, Training, adam, check_values, draw, fresh_nets, open_run, pixels, placed, train_round)
 from ..experiments import Engine, dataset
 
 # %% ../../nbs/scale/lockstep.ipynb #2cce00aa
@@ -173,12 +172,6 @@ def train_lockstep(
     runs = enumerate(zip(trainings, all_nets))
     return [outcome(unstacked, t, own, stacked, values, r) for r,(t,own) in runs]
 
-# %% ../../nbs/scale/lockstep.ipynb #1bf66a42
-def moved(data:Dataset, device:str)->Dataset:
-    "A dataset whose images are on the device."
-    dev = pick_device(device)
-    return replace(data, x=data.x.to(dev), x_test=data.x_test.to(dev))
-
 # %% ../../nbs/scale/lockstep.ipynb #7c374ff5
 def sharing(
     waiting:list, # Runs that ask for a training
@@ -201,8 +194,8 @@ def run_in_lockstep(
 )->Iterator[dict]: # Lines, in the order in which they are finished
     "Do runs in lockstep, each with its own log."
     at_most = as_int(at_most, 'at_most', low=1)
-    names = {job.protocol.dataset for job in jobs}
-    images = {name: moved(data or dataset(name), device) for name in names}   # once, on the device
+    of = {job.protocol.dataset: job.protocol for job in jobs}
+    images = {name: placed(data or dataset(name), p, device) for name,p in of.items()}        # once
     failed = {}                                                               # run -> its error
     with ExitStack() as held:
         runs = [held.enter_context(open_run(job, folder, device, images[job.protocol.dataset]))
