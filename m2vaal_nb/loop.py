@@ -410,7 +410,7 @@ def dry_run(
     learner = LEARNERS[p.learner]
     if p.warmup_steps and 'encoder' not in learner.nets:
         raise ValueError("`warmup_steps` trains a VAE, and this learner has none.")
-    if not learner.fit and not p.n_init:
+    if not learner.from_nothing and not p.n_init:
         raise ValueError(f"`n_init` is 0, but the learner {p.learner} needs a label to begin.")
     if p.batch < 2 and any('ranking' in phase.terms for phase in learner.phases):
         says = f'the learner {p.learner} ranks images by their losses: it needs two at least'
