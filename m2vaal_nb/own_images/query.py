@@ -45,7 +45,7 @@ def reads_features(
     method:str, # Slug of a method
 )->bool: # False for images
     "Does a method read features?"
-    if method not in METHODS: from m2vaal_nb.beyond import one_factor # adds those of other learners on features
+    if method not in METHODS: from m2vaal_nb.beyond import one_factor, trust # add more of them
     return LEARNERS[METHODS[as_name(method, METHODS, 'method')].learner].fit is not None
 
 def method_for(
