@@ -136,9 +136,10 @@ def engine_for(
     device:str='auto', # auto, cpu or cuda
 ): # Engine
     "What a word of the shell means."
-    from m2vaal_nb.foundations.machine import n_cores, pick_device
-    from m2vaal_nb.loop import device_of
-    def on_gpu(): return device_of(jobs[0].protocol, pick_device(device).type) == 'cuda'
+    from m2vaal_nb.foundations.machine import device_of, n_cores, pick_device
+    from m2vaal_nb.losses import LEARNERS
+    learner = LEARNERS[jobs[0].protocol.learner]
+    def on_gpu(): return device_of(learner, pick_device(device).type) == 'cuda'
     if workers == 'ray' or ':' in workers:
         from m2vaal_nb.scale.cluster import check_address, on_ray
         address = None if workers == 'ray' else workers

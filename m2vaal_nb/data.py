@@ -10,7 +10,7 @@ __all__ = ['DATASETS', 'CLASSES', 'as_inputs', 'Dataset', 'images_of', 'load_dat
 import os
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from .foundations.chance import rng, tie_ranks
-from m2vaal_nb.foundations.inputs import (
-    as_budget, as_flag, as_ids, as_images, as_int, as_labels, as_latents, as_name, as_probs, as_scores,
-    as_shares)
+from .foundations.inputs import (
+    as_budget, as_flag, as_ids, as_images, as_int, as_labels, as_latents, as_name, as_probs, as_scores)
 from .foundations.download import IDX_MD5, cache_dir, idx_root, reason
 from .foundations.machine import one_thread
 
@@ -52,6 +51,10 @@ class Dataset:
         y = as_labels(self.y, len(x), n)
         y_test = as_labels(self.y_test, len(x_test), n, name='Test labels')
         vars(self).update(x=x, y=y, x_test=x_test, y_test=y_test)
+    def to(self, device)->'Dataset':
+        "The same on a device; features stay on the CPU."
+        if self.x.ndim == 2: return self
+        return replace(self, x=self.x.to(device), x_test=self.x_test.to(device))
 
 def images_of(
     ds, # A torchvision dataset with `.data` and `.targets`, such as MNIST or CIFAR10
@@ -234,7 +237,7 @@ def checked_view(ids, seed, p_N_C, z_N_D, d_N, r_N, z_L_D, y_L, p_L_C)->dict: # 
     n = len(ids)
     if p_N_C is not None: p_N_C = as_probs(p_N_C, n, name='`p_N_C`')
     if z_N_D is not None: z_N_D = as_latents(z_N_D, n, name='`z_N_D`')
-    if d_N is not None: d_N = as_shares(d_N, n, name='`d_N`')
+    if d_N is not None: d_N = as_scores(d_N, n, '`d_N`', share=True)
     if r_N is not None: r_N = as_scores(r_N, n, name='`r_N`')
     if y_L is not None: y_L = as_labels(y_L, name='`y_L`')
     if z_L_D is not None:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CHOICES', 'COUNTS', 'WEIGHTS', 'Buying', 'Protocol', 'checked_protocol', 'identity_of', 'Job', 'start_pool',
            'Training', 'pixels', 'Draws', 'draw', 'fresh_nets', 'phase_loss', 'adam', 'train_step', 'check_values',
-           'train', 'train_round', 'seen_by', 'predict', 'view_pool', 'accuracy', 'discriminator_quality', 'pick',
-           'dry_run', 'query_round', 'stored_lines', 'Run', 'device_of', 'placed', 'open_run', 'run']
+           'train', 'train_round', 'predict', 'view_pool', 'accuracy', 'discriminator_quality', 'pick', 'dry_run',
+           'query_round', 'stored_lines', 'Run', 'open_run', 'run']
 
 # %% ../nbs/04_loop.ipynb #02129568
 import json, math, re, time
@@ -174,8 +174,10 @@ class Training:
 # %% ../nbs/04_loop.ipynb #4b93108b
 def pixels(
     x:Tensor, # uint8 images
-)->Tensor: # In [0, 1]
+    nets:nn.Module|None=None, # Nets that see them, on one device; images stay where they are by default
+)->Tensor: # In [0, 1], where the nets are
     "Images as a net sees them."
+    if nets is not None: x = x.to(next(nets.parameters()).device)
     return x.to(torch.get_default_dtype())/255
 
 @dataclass(frozen=True, eq=False)
@@ -308,14 +310,6 @@ def train_round(
     nets = fresh_nets(t.learner, t)
     return nets, train(nets, t.learner, t.protocol, t.pool.x, draw(t), watch)
 
-# %% ../nbs/04_loop.ipynb #63897cbc
-def seen_by(
-    nets:nn.ModuleDict, # Nets, all on one device
-    x:Tensor, # uint8 images, wherever they lie
-)->Tensor: # In [0, 1], on the nets' device
-    "Images as nets see them, where the nets are."
-    return pixels(x.to(next(nets.parameters()).device))
-
 # %% ../nbs/04_loop.ipynb #1611122a
 @one_thread()
 @torch.no_grad()
@@ -338,7 +332,7 @@ def predict(
         if 'discriminator' in nets: found['d'] = score_codes(nets, out).d.sigmoid()
         if 'ranker' in nets: found['r'] = nets['ranker'](out.hidden)
         return found
-    parts = [one(Images(seen_by(nets, x))) for x in x_N.split(block)]      # no image is one empty block
+    parts = [one(Images(pixels(x, nets))) for x in x_N.split(block)]      # no image is one empty block
     return {k: torch.cat([part[k] for part in parts]).cpu() for k in parts[0]}
 
 # %% ../nbs/04_loop.ipynb #0e5cfd07
@@ -499,23 +493,6 @@ class Run:
         self.pool, self.lines = pool, [*self.lines, line]
         return line
 
-# %% ../nbs/04_loop.ipynb #9605b4a3
-def device_of(
-    p:Protocol, # What a run does
-    there:str, # Device that it may have: cpu or cuda
-)->str: # cpu or cuda
-    "Where a run computes: on the CPU where its learner reads features."
-    return 'cpu' if LEARNERS[p.learner].fit else there
-
-def placed(
-    data:Dataset, # Images or features
-    p:Protocol, # What a run does with them
-    device:str='auto', # auto, cpu or cuda
-)->Dataset:
-    "A dataset where its run computes."
-    dev = device_of(p, pick_device(device).type)
-    return replace(data, x=data.x.to(dev), x_test=data.x_test.to(dev))
-
 # %% ../nbs/04_loop.ipynb #c9620f4e
 @contextmanager
 def open_run(
@@ -526,7 +503,7 @@ def open_run(
 ): # Yields the run
     "A run, where its log ends; nothing is written when something does not fit."
     p, path = job.protocol, job.log(folder)
-    data = placed(data or load_dataset(p.dataset), p, device)
+    data = (data or load_dataset(p.dataset)).to(pick_device(device))
     pool, val = start_pool(data, p, job.seed)
     dry_run(p, pool)
     check_folder(path.parent)

@@ -125,7 +125,7 @@ CONVERT = {
     'probs': lambda v: as_probs(v, rows=6),
     'latents': lambda v: as_latents(v, rows=6, width=2),
     'scores': lambda v: as_scores(v, 6),
-    'shares': lambda v: as_shares(v, 6),
+    'shares': lambda v: as_scores(v, 6, share=True),
     'labels': lambda v: as_labels(v, 6, n_classes=3),
     'images': lambda v: as_images(v),
     'int': lambda v: as_int(v, 'steps', low=0),
@@ -261,7 +261,7 @@ FOUND = {name: f for name,f in public() if takes(f)}
 INSIDE = { # why the table is not for them: (names, or beginnings of names that end in a dot)
     'converts and checks itself': ('foundations.inputs.', 'data.checked_view', 'samplers.checked_latents'),
     'parts of nets and losses, fed by the training step': ('models.', 'losses.', 'loop.pixels',
-        'loop.seen_by', 'loop.Draws', 'loop.Draws.batches', 'loop.train'),
+        'loop.Draws', 'loop.Draws.batches', 'loop.train'),
     'parts of a sampler, behind its door': ('data.some', 'data.need_for_sale', 'data.top_rows', 'samplers.blocks', 'samplers.best_rows', 'samplers.best_place', 'samplers.predicted',
         'samplers.Cluster', 'samplers.shares', 'samplers.clusters', 'interop.views.check_rows', 'interop.scikit_activeml.ask_skactiveml'),
     'reads a log that this package wrote': ('foundations.log.', 'paper.why.gradient_cosines', 'paper.why.latent_structure',

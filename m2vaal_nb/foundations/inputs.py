@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SIGNED', 'ROWS', 'FAR', 'SCALES', 'plain', 'shown', 'bounds', 'inside', 'as_int', 'as_number', 'as_flag', 'as_name',
            'as_budget', 'from_objects', 'native', 'from_tensor', 'wide', 'as_array', 'as_tensor', 'tolerance',
-           'need_rows', 'sum_to_1', 'as_probs', 'as_latents', 'one_axis', 'as_scores', 'as_shares', 'as_integers',
-           'as_labels', 'as_ids', 'need_axes', 'way_to_bytes', 'as_images']
+           'need_rows', 'sum_to_1', 'as_probs', 'as_latents', 'one_axis', 'as_scores', 'as_integers', 'as_labels',
+           'as_ids', 'need_axes', 'way_to_bytes', 'as_images']
 
 # %% ../../nbs/foundations/inputs.ipynb #3bbdeae4
 import warnings
@@ -265,25 +265,17 @@ def as_scores(
     score_N, # (N,) numbers, in any form
     n:int|None=None, # How many there must be
     name:str='Scores', # What they are called in a complaint
-)->Tensor: # (N,) in single precision at least, on the CPU
+    share:bool=False, # Must they lie between 0 and 1?
+)->Tensor: # (N,) floats in single precision at least, on the CPU
     "A finite number for each row; `ValueError` when they are none."
     u = wide(one_axis(as_tensor(score_N, name)))
     if not u.is_floating_point(): u = u.double()
     right = u.ndim == 1 and n in (None, len(u))
-    if right and u.isfinite().all(): return u
-    raise ValueError(f"{name} must be {'' if n is None else f'{n} '}finite numbers in one dimension.")
-
-# %% ../../nbs/foundations/inputs.ipynb #eed69901
-def as_shares(
-    share_N, # (N,) numbers from 0 to 1, in any form
-    n:int|None=None, # How many there must be
-    name:str='Shares', # What they are called in a complaint
-)->Tensor: # (N,) in single precision at least, on the CPU
-    "A share for each row; `ValueError` when they are none."
-    share_N = as_scores(share_N, n, name)
-    if ((share_N >= 0) & (share_N <= 1)).all(): return share_N
-    least, most = share_N.min(), share_N.max()
-    raise ValueError(f"{name} must lie between 0 and 1: {least:g} to {most:g} were given.")
+    if not right or not u.isfinite().all():
+        raise ValueError(f"{name} must be {'' if n is None else f'{n} '}finite numbers in one dimension.")
+    if share and not ((u >= 0) & (u <= 1)).all():
+        raise ValueError(f"{name} must lie between 0 and 1: {u.min():g} to {u.max():g} were given.")
+    return u
 
 # %% ../../nbs/foundations/inputs.ipynb #a255b60c
 def as_integers(

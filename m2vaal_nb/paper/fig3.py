@@ -17,7 +17,7 @@ from ..foundations.display import show_images
 from ..foundations.log import read_log
 from ..data import CLASSES, Dataset
 from ..models import Images, condition_on_probs, encode
-from ..loop import seen_by
+from ..loop import pixels
 from ..experiments import dataset
 from .revisit import logs_of, revisit, tabulate
 
@@ -32,7 +32,7 @@ def reconstruct(
     condition = learner.condition
     if condition is None and learner.n_extra == 'classes': condition = condition_on_probs
     def one(x):
-        out = encode(nets, Images(seen_by(nets, x)), condition)
+        out = encode(nets, Images(pixels(x, nets)), condition)
         code = torch.cat([out.mu, *out.extra], -1)
         drawn = nets['decoder'](code).sigmoid()
         return drawn.cpu(), out.logits.argmax(-1).cpu()

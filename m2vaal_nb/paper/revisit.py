@@ -15,8 +15,9 @@ from ..foundations.inputs import as_int
 from ..foundations.display import progress
 from ..foundations.files import write_whole
 from ..foundations.log import read_log
+from ..foundations.machine import pick_device
 from ..data import Dataset
-from ..loop import Protocol, Training, placed, start_pool, train_round, view_pool
+from ..loop import Protocol, Training, start_pool, train_round, view_pool
 from ..experiments import dataset
 
 # %% ../../nbs/paper/revisit.ipynb #2ba9094a
@@ -32,7 +33,7 @@ def rewind(
         raise ValueError(f"{path} has no round {round}: it holds {len(lines)} rounds, from 0.")
     p = Protocol.from_dict(lines[0]['protocol'])
     seed = lines[0]['seed']
-    data = placed(data or dataset(p.dataset), p, device)
+    data = (data or dataset(p.dataset)).to(pick_device(device))
     pool, _ = start_pool(data, p, seed)
     for line in lines[:round]: pool = pool.reveal(line['queried'])
     return Training(pool, p, seed, round)

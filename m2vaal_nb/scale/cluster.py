@@ -17,9 +17,10 @@ from pathlib import Path
 from ..foundations.download import reason
 from ..foundations.files import check_folder
 from ..foundations.log import only_writer, write_line
-from ..foundations.machine import n_cores, warn_if_moved
+from ..foundations.machine import device_of, n_cores, warn_if_moved
 from ..data import Dataset
-from ..loop import Job, Protocol, device_of, run, stored_lines
+from ..losses import LEARNERS
+from ..loop import Job, Protocol, run, stored_lines
 from ..experiments import Engine, dataset
 from .workers import Patience, learn, meanings, sendable
 
@@ -129,7 +130,7 @@ class Driver:
 
     def start(self, job, path, lines):
         "A runner for a run."
-        device = device_of(job.protocol, self.device)
+        device = device_of(LEARNERS[job.protocol.learner], self.device)
         remote = self.ray.remote(Runner).options(num_cpus=1, num_gpus=int(device == 'cuda'))
         images, known = self.images[job.protocol.dataset], meanings(job.protocol)
         runner = remote.remote(job, lines, device, images, known)

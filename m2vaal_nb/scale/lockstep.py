@@ -18,12 +18,12 @@ import torch
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from ..foundations.inputs import as_int
-from ..foundations.machine import in_precision, one_thread
+from ..foundations.machine import in_precision, one_thread, pick_device
 from ..data import Dataset
 from ..models import Batch, HalfOut, Images, Out
 from ..losses import LEARNERS, Learner, Phase, TERMS, elbo_terms, warmup
 from ..loop import (
-    Protocol, Training, adam, check_values, draw, fresh_nets, open_run, pixels, placed, train_round)
+    Protocol, Training, adam, check_values, draw, fresh_nets, open_run, pixels, train_round)
 from ..experiments import Engine, dataset
 
 # %% ../../nbs/scale/lockstep.ipynb #2cce00aa
@@ -194,8 +194,8 @@ def run_in_lockstep(
 )->Iterator[dict]: # Lines, in the order in which they are finished
     "Do runs in lockstep, each with its own log."
     at_most = as_int(at_most, 'at_most', low=1)
-    of = {job.protocol.dataset: job.protocol for job in jobs}
-    images = {name: placed(data or dataset(name), p, device) for name,p in of.items()}        # once
+    names, dev = {job.protocol.dataset for job in jobs}, pick_device(device)
+    images = {name: (data or dataset(name)).to(dev) for name in names}        # once, on the device
     failed = {}                                                               # run -> its error
     with ExitStack() as held:
         runs = [held.enter_context(open_run(job, folder, device, images[job.protocol.dataset]))
