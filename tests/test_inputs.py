@@ -268,7 +268,7 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
         'paper.fig3.probe_reconstructions', 'paper.pictures.plot_class_bars', 'paper.long_enough.', 'paper.precision.in_each_precision', 'beyond.trust.what_it_said'),
     'statistics and times': ('paper.statistics.', 'scale.benchmark.', 'scale.limit.', 'scale.training_step.', 'own_images.accuracy.advice'),
     'needs a cluster': ('scale.cluster.run_on_ray', 'scale.cluster.on_ray'),
-    'parts of a command, behind its door': ('cli.engine_for', 'cli.other_images', 'own_images.folder.Known', 'own_images.folder.Query',
+    'parts of a command, behind its door': ('cli.other_images', 'own_images.folder.Known', 'own_images.folder.Query',
         'own_images.folder.seen_pool', 'own_images.images.bad_images', 'own_images.images.check_bad', 'own_images.images.check_shape',
         'own_images.images.fill', 'own_images.images.Seen', 'own_images.images.flat_rows', 'own_images.query.served',
         'own_images.query.at_random', 'own_images.query.no_guess', 'own_images.query.first_images', 'own_images.query.picked', 'own_images.accuracy.predictions', 'own_images.accuracy.label_folds',
