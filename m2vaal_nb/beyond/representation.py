@@ -289,7 +289,7 @@ def in_cache(
 
 def nets_of(
     learned:Learned, # Images and recipe
-    say:Callable|None=None, # Told of every pass, as by `learn`, where there is something to learn
+    say:Callable|None=None, # Told of every pass, where there is something to learn
 )->nn.ModuleDict: # In evaluation mode
     "Nets that are published, kept from before, or learned now."
     if learned.published: return read_weights(learned.published, learned)
