@@ -45,7 +45,7 @@ PAPER = dict( # what the paper says
     latents=measured(lambda s, space, v: dict(method='kingma_random', seed=s, space=space, silhouette=v + .001*s,
                                               neighbours=v + .3 + .001*s, evenness=v + .4 - .001*s),
                      ('pixels', .2), ('z', .4), ("[z, y']", .5)),
-    gradients=measured(lambda s, i: dict(seed=s, step=i, cosine_adversarial=.01*(-1)**i, norm_adversarial=1.),
+    gradients=measured(lambda s, i: dict(seed=s, step=i, cosine_adversarial=-.02 + .01*(-1)**i, norm_adversarial=1.),
                        *((i,) for i in range(4))))
 
 TURNED = dict( # column -> how it is turned around
@@ -211,8 +211,9 @@ def test_saved_pages_show_what_the_logs_say():
 def test_the_home_page_counts_them():
     judged = judge(read_all(ROOT/'results'))
     n = [(judged.verdict == word).sum() for word in (YES, PARTLY, NO, OPEN)]
-    said = 'Of {} claims of its Sections 1, 4 and 5, {} are reproduced, {} partly, {} not, and {} cannot be decided'
-    assert said.format(len(judged), *n) in shown('index')
+    later = (judged.verdict == YES) & judged.claim.str.endswith('†')
+    said = 'Of {} claims of its Sections 1, 4 and 5, {} are reproduced ({} of these by rules that were written or changed after their logs), {} partly, {} not, and {} cannot be decided'
+    assert said.format(len(judged), n[0], later.sum(), *n[1:]) in shown('index')
 
 def test_a_table_of_verdicts_is_whole():
     "A row a claim, and as many cells in each, whatever the evidence says."
