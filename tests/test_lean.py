@@ -5,6 +5,7 @@ from importlib.metadata import packages_distributions
 import numpy as np, pytest
 from packaging.requirements import Requirement
 from conftest import ROOT
+from m2vaal_nb import samplers
 from m2vaal_nb.beyond import doubt_herding, strategies                  # they join SAMPLERS
 from m2vaal_nb.data import PoolView
 from m2vaal_nb.samplers import SAMPLERS
@@ -15,7 +16,8 @@ BORROW = dict(typiclust='k-means needs scikit-learn: pip install scikit-learn',
               **dict.fromkeys(('doubt_shuffled', 'doubt_area', 'discriminator_zy', 'doubt_zy'),
                               'Logistic regression needs scikit-learn: pip install scikit-learn'),
               cluster_margin='Average linkage needs scipy: pip install scipy')
-OURS = [name for name,f in SAMPLERS.items() if f.__module__.startswith('m2vaal_nb.')]
+LEAN_MODULES = {m.__name__ for m in (samplers, strategies, doubt_herding)}     # evidence, and its controls, may ask for more
+OURS = [name for name,f in SAMPLERS.items() if f.__module__ in LEAN_MODULES]
 
 def missing():
     "Top-level names of all that is installed and required, but numpy, PyTorch and what PyTorch itself cannot go without."
