@@ -63,7 +63,7 @@ def probe_trust(
     return tabulate(results, 'trust', rounds, what_it_said, say)
 
 # %% ../../nbs/beyond/trust.ipynb #d8ef4683
-BY_QUERY = .653, .763, .845, .879, .901, .914, .928, .931, .944 # Mean trust of doubt by area in its first nine queries of learned_2b; the last is kept
+BY_QUERY = .653, .763, .845, .879, .901, .914, .928, .931, .944 # Mean trust of doubt by area; the last one stays
 
 def query_number(
     view:PoolView, # Must reveal `z_L_D`
