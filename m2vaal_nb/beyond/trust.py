@@ -25,16 +25,16 @@ from ..foundations.log import read_log
 from ..foundations.machine import one_thread
 from ..foundations.names import UNLISTED
 from ..data import PoolView
-from ..samplers import SAMPLERS, margin_scores
+from ..samplers import SAMPLERS
 from ..experiments import LINEUPS, METHODS, PROTOCOLS, Method, read_results
 from ..paper.claims import finished
 from ..paper.statistics import areas, compare
 from ..paper.revisit import logs_of, rewind, tabulate
-from .cover import SIGMA, alike, covering, pieces
+from .cover import SIGMA, covering, pieces
 from .declared import FRESH, slug_of
 from .doubt_herding import even_doubt, herd, voice
 from .feature_learners import PENALTY, discriminators_of, fit_head
-from .strategies import max_herding, uherding
+from .strategies import alike_in_doubt, max_herding, uherding
 
 # %% ../../nbs/beyond/trust.ipynb #5cfc2206
 ASKED = 'random', 'margin', 'max_herding', 'uherding', 'doubt_area'
@@ -170,8 +170,7 @@ def in_calibrated_doubt(
     "UHerding's covering, with probabilities at the temperature that calibrates."
     p_N_C = view.need('p_N_C')
     tau = calibrating(view.need('z_L_D'), view.need('y_L'), p_N_C.shape[1], view.seed)
-    doubt_N = (1 + margin_scores(at_temperature(p_N_C, tau))).clamp_min(0)
-    return alike(view) | dict(weight_U=doubt_N)
+    return alike_in_doubt(replace(view, p_N_C=at_temperature(p_N_C, tau)))
 
 def in_calibrated_doubt_and_width(view)->dict:
     "The same, and the width that the labelled rows suggest."
