@@ -40,7 +40,7 @@ notebooks: $(READY) ## export the package, rerun and save the notebooks; one: ma
 	$(BIN)/nbdev_export
 	TQDM_DISABLE=1 $(BIN)/jupyter-nbconvert --to notebook --execute --inplace --ExecutePreprocessor.store_widget_state=False $(NBS)
 	$(BIN)/nbdev_clean
-	$(BIN)/python tools/small_pictures.py
+	$(BIN)/python tools/small_outputs.py
 
 readme: $(READY) ## write README.md from nbs/index.ipynb
 	$(BIN)/python tools/readme.py

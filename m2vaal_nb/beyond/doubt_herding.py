@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TRUST_AT', 'voice', 'doubt', 'doubt_herding_rows', 'doubt_weights', 'Shuffled', 'DensityRatio', 'view_doubt',
            'doubt_herding', 'doubt_shuffled', 'doubt_density', 'herd', 'with_guesses', 'discriminator_zy', 'doubt_zy',
-           'even_doubt', 'area_doubt', 'doubt_area', 'doubt_constant', 'doubt_schedule']
+           'even_doubt', 'trust_of', 'area_doubt', 'doubt_area', 'doubt_constant', 'doubt_schedule']
 
 # %% ../../nbs/beyond/doubt_herding.ipynb #cb9b682c
 from collections.abc import Callable
@@ -180,12 +180,18 @@ def even_doubt(
     u_N = 1 + as_number(trust, 'trust', low=0, high=1)*margin_scores(view.need('p_N_C'))
     return u_N.clamp(0, 1)
 
+def trust_of(
+    auc:float, # Area under the ROC curve of the discriminator, on rows left out
+)->float: # In [0, 1]
+    "How much the classifier's confidence counts: the less, the better labelled rows are told from the rest."
+    return 1 - voice(auc)**2
+
 def area_doubt(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
 )->Tensor: # (N,) in [0, 1]
     "The same, with as much trust as the discriminator's area allows."
     D = tell_labelled(view.need('z_N_D'), view.need('z_L_D'), seed=view.seed)
-    return even_doubt(view, 1 - voice(D.auc)**2)
+    return even_doubt(view, trust_of(D.auc))
 
 # %% ../../nbs/beyond/doubt_herding.ipynb #2cfcd94c
 def doubt_area(

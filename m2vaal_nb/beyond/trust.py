@@ -32,7 +32,7 @@ from ..paper.statistics import areas, compare
 from ..paper.revisit import logs_of, rewind, tabulate
 from .cover import SIGMA, covering, pieces
 from .declared import FRESH, slug_of
-from .doubt_herding import even_doubt, herd, voice
+from .doubt_herding import even_doubt, herd, trust_of
 from .feature_learners import PENALTY, discriminators_of, fit_head
 from .strategies import alike_in_doubt, max_herding, uherding
 
@@ -44,11 +44,10 @@ def what_it_said(
     round:int, # Number of the round, from 0
 )->list: # One row: experiment, method, seed, n_labelled, auc, trust
     "The AUC of a logged round's discriminators on rows that they have not seen, and the trust that follows."
-    t = rewind(path, round)
-    line = read_log(Path(path))[round]
+    t, line = rewind(path, round), read_log(Path(path))[round]
     auc = discriminators_of(t).auc
     row = {k: line[k] for k in ('method', 'seed', 'n_labelled')}
-    return [dict(experiment=Path(path).parent.name) | row | dict(auc=auc, trust=1 - voice(auc)**2)]
+    return [dict(experiment=Path(path).parent.name) | row | dict(auc=auc, trust=trust_of(auc))]
 
 def probe_trust(
     results:str|Path, # Folder with the logs of learned_2b and learned_4; the table goes there
