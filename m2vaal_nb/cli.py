@@ -42,7 +42,9 @@ def one_sentence_errors(
     rest:str, # What becomes of its work when it is cut off
 ):
     "End with a sentence, not a traceback: status 1 for what is wrong, 130 when interrupted."
-    def complain(what, *_, **__): say(f'{command}: {what}', sys.stderr)
+    def complain(what, *_, **__):
+        says = ' '.join([str(what), *getattr(what, '__notes__', ())])
+        say(f'{command}: {says}', sys.stderr)
     def end(status, what):
         complain(what)
         sys.exit(status)
@@ -180,7 +182,6 @@ def grids_of(
     **changes, # Fields of the protocol to replace
 )->dict: # Folder of logs -> jobs
     "What is to be run."
-    from m2vaal_nb.beyond import one_factor, trust # add the wing's experiments and methods
     from m2vaal_nb.experiments import PROTOCOLS, plan, settings
     from m2vaal_nb.own_images.labelled_folder import fitted
     from m2vaal_nb.scale.own_sampler import take_method
@@ -295,7 +296,6 @@ def m2vaal_figures(
         if not Path(results).is_dir(): raise ValueError(f"There is no folder {results}.")
         import matplotlib
         matplotlib.use('Agg')
-        from m2vaal_nb.beyond import one_factor, trust # add the wing's methods, and with them their colours
         from m2vaal_nb.paper.report import claims_table, make_figures
         for name,path,table in make_figures(results, out):
             say(f'{name}: {path}' if path else name)
@@ -334,7 +334,8 @@ def m2vaal_pictures(
     with one_sentence_errors('m2vaal_pictures', rest):
         import matplotlib
         matplotlib.use('Agg')
-        from m2vaal_nb.beyond import one_factor, trust # add the wing's datasets, learners and samplers
+        from m2vaal_nb.foundations.names import add_all_names
+        add_all_names()                                 # and with them the datasets of features
         from m2vaal_nb.data import DATASETS
         from m2vaal_nb.own_images.labelled_folder import data_of_run
         from m2vaal_nb.paper.pictures import draw_run, picks_of

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'CLASSES', 'as_inputs', 'Dataset', 'images_of', 'load_dataset', 'split_ids', 'lookup', 'some',
-           'need_for_sale', 'Pool', 'even_shares', 'initial_ids', 'top_rows', 'checked_view', 'PoolView']
+           'need_for_sale', 'Pool', 'even_shares', 'initial_ids', 'top_rows', 'sealed', 'checked_view', 'PoolView']
 
 # %% ../nbs/00_data.ipynb #7c783e1e
 import os
@@ -231,6 +231,14 @@ def top_rows(
     return rows[np.lexsort((rank_N[rows], -score_N[rows]))]
 
 # %% ../nbs/00_data.ipynb #5a1ef0c3
+def sealed(
+    a:np.ndarray, # Anything
+)->np.ndarray: # The same, elsewhere in memory
+    "A copy that nobody can write into."
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
 def checked_view(ids, seed, p_N_C, z_N_D, d_N, r_N, z_L_D, y_L, p_L_C)->dict: # The same, converted
     "The fields of a view, see below; `ValueError` with the first thing that is wrong with one."
     ids, seed = as_ids(ids), as_int(seed, 'seed', low=0)
@@ -239,7 +247,7 @@ def checked_view(ids, seed, p_N_C, z_N_D, d_N, r_N, z_L_D, y_L, p_L_C)->dict: # 
     if z_N_D is not None: z_N_D = as_latents(z_N_D, n, name='`z_N_D`')
     if d_N is not None: d_N = as_scores(d_N, n, '`d_N`', share=True)
     if r_N is not None: r_N = as_scores(r_N, n, name='`r_N`')
-    if y_L is not None: y_L = as_labels(y_L, name='`y_L`')
+    if y_L is not None: y_L = as_labels(y_L, None, None if p_N_C is None else p_N_C.shape[1], name='`y_L`')
     if z_L_D is not None:
         rows = len(z_L_D) if y_L is None else len(y_L)
         width = None if z_N_D is None else z_N_D.shape[1]
@@ -249,8 +257,8 @@ def checked_view(ids, seed, p_N_C, z_N_D, d_N, r_N, z_L_D, y_L, p_L_C)->dict: # 
         p_L_C = as_probs(p_L_C, None if known is None else len(known), name='`p_L_C`')
         if p_N_C is not None and p_L_C.shape[1] != p_N_C.shape[1]:
             raise ValueError(f"`p_L_C` has {p_L_C.shape[1]} classes, `p_N_C` {p_N_C.shape[1]}: they must be the same.")
-    return dict(ids=ids, seed=seed, p_N_C=p_N_C, z_N_D=z_N_D, d_N=d_N, r_N=r_N,
-                z_L_D=z_L_D, y_L=y_L, p_L_C=p_L_C)
+    return dict(ids=sealed(ids), seed=seed, p_N_C=p_N_C, z_N_D=z_N_D, d_N=d_N, r_N=r_N,
+                z_L_D=z_L_D, y_L=None if y_L is None else sealed(y_L), p_L_C=p_L_C)
 
 # %% ../nbs/00_data.ipynb #c2cdf6e5
 @dataclass(frozen=True, eq=False)
@@ -272,6 +280,12 @@ class PoolView:
         "What the learner reveals under this name."
         if (value := getattr(self, name)) is not None: return value
         raise ValueError(f"This learner does not reveal `{name}`, which the sampler needs.")
+    def lent(self)->'PoolView':
+        "The same for a sampler, which may write into what is said of each row; latents, which are large, are shared."
+        mine = copy(self)
+        own = {k: getattr(self, k).clone() for k in ('p_N_C', 'd_N', 'r_N') if getattr(self, k) is not None}
+        vars(mine).update(own)
+        return mine
     @one_thread()
     def top(self, score_N, budget:int)->np.ndarray: # (budget,) dataset ids, best first
         "The ids of the highest of N finite scores, ties broken by rank; all ids where fewer are left."

@@ -22,7 +22,7 @@ import pandas as pd
 from .foundations.display import duration
 from .foundations.inputs import as_int, as_name
 from .foundations.log import read_log
-from .foundations.names import offered
+from .foundations.names import add_all_names, offered
 from .data import Dataset, load_dataset
 from .loop import (
     Job, Protocol, Training, dry_run, identity_of, run, start_pool, stored_lines, train_round)
@@ -144,8 +144,9 @@ def settings(
     name:str, # Experiment, or what stands before the slash in those of a sweep
 )->list: # Names of experiments
     "The experiment of that name, or all settings of a sweep."
-    found = [n for n in PROTOCOLS if n == name or n.startswith(f'{name}/')]
-    if found: return found
+    def found(): return [n for n in PROTOCOLS if n == name or n.startswith(f'{name}/')]
+    if not found(): add_all_names()
+    if there := found(): return there
     known = dict.fromkeys(n.split('/')[0] for n in PROTOCOLS)
     raise ValueError(f"Unknown experiment {name!r}: choose one of {', '.join(known)}.")
 
@@ -326,7 +327,9 @@ def methods_in(
     order:Iterable|None=None, # Known slugs; those of the table of methods by default
 )->list: # Slugs
     "The methods of some runs: known ones in their order, then those of other people."
-    there, order = set(runs.method), list(METHODS if order is None else order)
+    there = set(runs.method)
+    if order is None and there - METHODS.keys(): add_all_names()
+    order = list(METHODS if order is None else order)
     return [m for m in order if m in there] + sorted(there - set(order))
 
 def _cell(acc):
@@ -348,7 +351,7 @@ def sweep_table(
     runs:pd.DataFrame, # Logs of a sweep as one table
 )->pd.DataFrame: # A row a setting, by its number; a column a method
     "Test accuracy at each setting's last number of labels."
-    def number(names): return names.str.extract(r'([\d.]+)', expand=False).astype(float)
+    def number(names): return names.str.extract(r'([\d.]+(?:e-?\d+)?)', expand=False).astype(float)
     last = runs[runs.n_labelled == runs.groupby('setting').n_labelled.transform('max')]
     wide = last.groupby(['setting', 'method']).test_acc.apply(_cell).unstack(fill_value='')
     wide = wide[methods_in(last)].sort_index(key=number, kind='stable')

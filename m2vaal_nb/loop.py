@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .foundations.chance import check_seed, epoch_rows, rng
 from .foundations.files import check_folder
 from .foundations.inputs import (
-    as_flag, as_images, as_int, as_labels, as_name, as_number, as_scores)
+    as_flag, as_images, as_int, as_labels, as_name, as_number, as_probs, as_scores)
 from .foundations.log import only_writer, read_log, write_line
 from .foundations.machine import (
     PRECISIONS, in_precision, one_thread, pick_device, provenance, warn_if_moved)
@@ -360,7 +360,7 @@ def accuracy(nets, learner:Learner, x_N:Tensor, y_N)->float: # Between 0 and 1
     x_N = as_inputs(x_N)
     y_N = as_labels(y_N, len(x_N))
     alone = nets if learner.fit else nn.ModuleDict(dict(classifier=nets['classifier']))
-    guess = predict(alone, learner, x_N)['p'].argmax(-1)
+    guess = as_probs(predict(alone, learner, x_N)['p'], len(y_N)).argmax(-1)
     return float((guess.numpy() == y_N).mean())
 
 def discriminator_quality(
@@ -384,7 +384,7 @@ def pick(
     budget:int, # Labels to buy
 )->np.ndarray: # (budget,) dataset ids
     "What a sampler picks; `ValueError` when that cannot be bought."
-    ids = np.asarray(SAMPLERS[sampler](view, budget))
+    ids = np.asarray(SAMPLERS[sampler](view.lent(), budget))
     whole = ids.shape == (budget,) and ids.dtype.kind in 'iu'
     strange = ids[~np.isin(ids, view.ids)] if whole else []
     if not whole: says = f'{ids.dtype} of shape {ids.shape}'
@@ -398,7 +398,7 @@ def pick(
 def dry_run(
     p:Protocol, # What a run would do
     pool:Pool, # What it would start from
-    n:int=8, # Picks, out of twice as many images
+    n:int=50, # Picks, of ten times as many images
 ):
     "`ValueError` when learner, sampler and protocol do not fit together."
     learner = LEARNERS[p.learner]
@@ -413,14 +413,17 @@ def dry_run(
     reads = 'features' if learner.fit else 'images'
     if there != reads:
         raise ValueError(f"The learner {p.learner} reads {reads}, and {p.dataset.partition('@')[0]} holds {there}.")
-    n = min(n, p.budget, len(pool.unlabelled))
-    last = pool.unlabelled[-2*n:]
+    last = pool.unlabelled[-10*n:]
+    n = min(n, p.budget, len(last))
     if not n: return
     small = replace(pool, ids=np.concatenate([pool.labelled, last]))
     t = Training(small, p, 0, 0)
     nets = learner.fit(t) if learner.fit else fresh_nets(learner, t)
     view, _ = view_pool(nets, learner, small, p)
-    pick(p.sampler, view, n)
+    try: pick(p.sampler, view, n)
+    except Exception as e:
+        e.add_note(f'That was a rehearsal before the run, with {n} picks of {len(last)} images.')
+        raise
 
 # %% ../nbs/04_loop.ipynb #2d719ea4
 @one_thread()
@@ -509,6 +512,8 @@ def open_run(
     check_folder(path.parent)
     with only_writer(path):
         lines = stored_lines(path, job)
+        if lines and lines[0]['initial'] != pool.labelled.tolist():
+            raise ValueError(f"{path} began with other labels: its images were not these. Choose another folder.")
         warn_if_moved(path, lines, provenance(pool.x.device))
         for line in lines: pool = pool.reveal(line['queried'])
         yield Run(job, path, data, val, pool, lines)

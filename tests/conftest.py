@@ -2,11 +2,13 @@ import os, shutil, subprocess, sys
 from pathlib import Path
 import pytest
 from m2vaal_nb.experiments import METHODS
+from m2vaal_nb.foundations.names import add_all_names
 from m2vaal_nb.losses import LEARNERS
 from m2vaal_nb.samplers import SAMPLERS
 
 # The paper's, before the wing beyond it adds its own to the same tables; test_beyond and test_strategies test those.
 PAPERS_METHODS, PAPERS_LEARNERS, PAPERS_SAMPLERS = map(tuple, (METHODS, LEARNERS, SAMPLERS))
+add_all_names() # or a test that asks for a name would add them for those after it
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = sorted(o for o in (ROOT/'nbs').rglob('*.ipynb') if not any(part[0] in '._' for part in o.relative_to(ROOT).parts))

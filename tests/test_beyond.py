@@ -198,7 +198,7 @@ def test_features_of_other_images_are_refused(tiny_images, monkeypatch):
     learned = Learned('tiny', SHORT)
     learned()
     monkeypatch.setitem(DATASETS, 'tiny', lambda: replace(tiny_images, x=tiny_images.x[:70], y=tiny_images.y[:70]))
-    with pytest.raises(ValueError, match='does not hold the features of these images'): learned()
+    with pytest.raises(ValueError, match='learned from other images of this name'): learned()
 
 def test_two_processes_learn_once(tiny_images, tmp_path):
     learned, said = Learned('tiny', SHORT), tmp_path/'said'

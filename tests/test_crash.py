@@ -282,6 +282,27 @@ def test_a_sampler_without_a_file_is_named(few, tiny, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='The sampler mine cannot go to another process'): list(on_workers(2).lines(jobs, tmp_path, 'cpu', few))
     assert len(read_log(jobs[1].log(tmp_path))) == 3
 
+def test_images_that_are_handed_over_need_no_meaning(few, tiny, tmp_path, monkeypatch):
+    from m2vaal_nb.data import DATASETS
+    monkeypatch.setitem(DATASETS, 'mine', lambda: few)
+    job = Job(replace(tiny, dataset='mine'), 'random', 0)
+    assert len(list(on_workers(1).lines([job], tmp_path, 'cpu', few))) == 3
+
+def test_a_loss_that_cannot_travel_is_named(few, tiny, tmp_path, monkeypatch):
+    "The worker's own would give another log."
+    from m2vaal_nb.losses import TERMS
+    monkeypatch.setitem(TERMS, 'classification', lambda out, batch: out.L.logits.square().mean())
+    with pytest.raises(ValueError, match='The loss terms of the learner classifier cannot go to another process'):
+        list(on_workers(1).lines([Job(tiny, 'random', 0)], tmp_path, 'cpu', few))
+
+def test_a_run_of_other_images_is_not_gone_on_with(few, tiny, tmp_path):
+    turned = replace(few, x=few.x.flip(0), y=few.y[::-1].copy())
+    job = Job(replace(tiny, init_classes=(2, 4, 7)), 'random', 0)
+    list(run(Job(replace(job.protocol, rounds=1), 'random', 0), tmp_path, 'cpu', few))
+    before = job.log(tmp_path).read_bytes()
+    with pytest.raises(ValueError, match='began with other labels'): list(run(job, tmp_path, 'cpu', turned))
+    assert job.log(tmp_path).read_bytes() == before
+
 class Two(Exception):
     "Is pickled, and cannot be read again."
     def __init__(self, a, b): super().__init__(f'{a} and {b}')

@@ -120,6 +120,52 @@ def test_what_was_read_is_what_runs(here):
     view = PoolView(np.arange(10, 14), p_N_C=torch.tensor([[.9, .1], [.6, .4], [.5, .5], [.7, .3]]))
     assert pickle.loads(sent)(view, 2).tolist() == [12, 11]
 
+CARELESS = """
+def relabels(view, budget):
+    y = view.need('y_L')
+    y[y > 0] = 1
+    return view.ids[:budget]
+def shuffles(view, budget):
+    import numpy as np
+    np.random.default_rng(0).shuffle(view.ids)
+    return view.ids[:budget]
+def sorts(view, budget):
+    p = view.need('p_N_C').numpy()
+    p.sort(axis=1)
+    return view.top(p[:,-2] - p[:,-1], budget)
+def neighbours(view, budget):
+    from sklearn.neighbors import NearestNeighbors
+    d, _ = NearestNeighbors(n_neighbors=20).fit(view.need('p_N_C')).kneighbors()
+    return view.top(-d.mean(1), budget)
+def every_tenth(view, budget):
+    return view.top(-view.need('p_N_C').amax(1), 10*budget)[::10]
+def too_few(view, budget): return view.ids[:1]
+"""
+
+@pytest.mark.parametrize('name', ['relabels', 'shuffles'])
+def test_labels_and_ids_cannot_be_written_into(name, photos, capsys):
+    Path('my.py').write_text(CARELESS)
+    assert 'read-only' in refused(capsys, f'mine=classifier+my.py:{name}', workers='1')
+
+def test_a_sampler_that_sorts_in_place_changes_no_log(photos):
+    Path('my.py').write_text(CARELESS)
+    small('margin', 'mine=classifier+my.py:sorts', workers='1')
+    ours, theirs = (timeless(Path(f'out/fig2b-photos/{name}-0.jsonl')) for name in ('margin', 'mine'))
+    for a,b in zip(ours, theirs): assert a | dict(method='', protocol='') == b | dict(method='', protocol='')
+
+@pytest.mark.parametrize('name', ['neighbours', 'every_tenth'])
+def test_a_rehearsal_has_images_enough(name, few, tiny, here, tmp_path):
+    from dataclasses import replace
+    from m2vaal_nb.loop import dry_run, start_pool
+    Path('my.py').write_text(CARELESS)
+    p = replace(tiny, sampler=take_sampler(f'my.py:{name}'))
+    dry_run(p, start_pool(few, p, 0)[0])
+
+def test_a_rehearsal_says_that_it_was_one(photos, capsys):
+    Path('my.py').write_text(CARELESS)
+    says = refused(capsys, 'mine=classifier+my.py:too_few', workers='1')
+    assert 'but picked int64 of shape (1,)' in says and 'That was a rehearsal before the run' in says
+
 WRONG = { # the file, or None; the method; what the sentence says
     'a file that is not there': (None, 'mine=classifier+your.py:ratio', 'There is no file your.py.'),
     'a folder': (None, 'mine=classifier+photos:ratio', 'There is no file photos.'),

@@ -312,7 +312,7 @@ def test_threads_do_not_matter_and_are_left(name):
 @every
 def test_the_view_is_left_alone(name):
     view = a_view()
-    def kept(): return {f.name: torch.as_tensor(getattr(view, f.name)).clone() for f in fields(view) if getattr(view, f.name) is not None}
+    def kept(): return {f.name: torch.tensor(np.array(getattr(view, f.name))) for f in fields(view) if getattr(view, f.name) is not None}
     before = kept()
     SAMPLERS[name](view, 9)
     after = kept()
@@ -361,3 +361,15 @@ def test_speed_of_what_is_compared():
     from m2vaal_nb.beyond.strategies_speed import compare_speed
     with pytest.raises(ValueError, match='strategy'): compare_speed(names=['nearest'])
     with pytest.raises(ValueError, match='sizes'): compare_speed(sizes=(0,))
+
+# --- rows that no kernel was made for ---
+@pytest.mark.parametrize('name', ['max_herding', 'uherding', 'doubt_herding', 'doubt_area', 'doubt_shuffled'])
+@pytest.mark.parametrize('size', [.1, 1., 8.])
+def test_lengths_are_looked_at(name, size):
+    import warnings
+    view = a_view()
+    unit = {k: torch.nn.functional.normalize(getattr(view, k).double(), dim=-1)*size for k in ('z_N_D', 'z_L_D')}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        SAMPLERS[name](replace(view, **unit), 3)
+    assert any('unit length' in str(w.message) for w in said) == (size != 1)

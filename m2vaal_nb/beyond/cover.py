@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['PIECE', 'HELD', 'LAZY', 'REFERENCE', 'CANDIDATES', 'SIGMA', 'pieces', 'Rows', 'sq_distances', 'nearest', 'checked',
            'first_ranked', 'gauss', 'ball', 'Coverage', 'Cover', 'refresh', 'greedy', 'drawn', 'cover_of', 'cover_rows',
-           'to_cover', 'checked_sizes', 'checked_weights', 'herding_rows', 'alike', 'covering', 'cover_gains']
+           'to_cover', 'checked_sizes', 'checked_weights', 'look_at_lengths', 'herding_rows', 'alike', 'covering',
+           'cover_gains']
 
 # %% ../../nbs/beyond/cover.ipynb #c0a29a81
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -305,6 +307,17 @@ def checked_weights(weight_U, n)->np.ndarray: # (n,) float64
 REFERENCE = CANDIDATES = 6 << 10 # Rows that stand for a pool, and that may be picked: their kernel takes 150 MB
 SIGMA = .7 # Width of the kernel on features of unit length, chosen on MNIST
 
+def look_at_lengths(
+    z_U_D, # (U, D) latents
+):
+    "Warn where a kernel of that width means nothing: half of some thousand rows are shorter than .5, or longer than 2."
+    z_U_D = as_latents(z_U_D)
+    some = z_U_D[::-(-len(z_U_D)//1000)].double()
+    length = some.norm(dim=1).median().item()
+    if .5 <= length <= 2: return
+    says = f'Features have lengths of about {length:.2g}, and the kernel is for unit length'
+    warnings.warn(f"{says}: divide each row by its length.", stacklevel=3)
+
 def herding_rows(
     z_U_D, # (U, D) latents of the unlabelled rows
     z_L_D, # (L, D) latents of the labelled rows; L may be 0
@@ -316,13 +329,15 @@ def herding_rows(
     seed:int=0, # Breaks ties, draws rows
 )->np.ndarray: # (budget,) rows of U, as picked
     "MaxHerding with weights: greedily the rows that cover the pool best, given what is labelled."
+    if sigma == SIGMA: look_at_lengths(z_U_D)
     return cover_rows(z_U_D, z_L_D, budget, gauss, sigma, weight_U, n_reference, n_candidates, seed)
 
 # %% ../../nbs/beyond/cover.ipynb #5e0a1d15
 def alike(
-    view:PoolView, # Any
+    view:PoolView, # Must reveal `z_N_D`, of unit length
 )->dict: # Kernel and width
     "What MaxHerding means by covering: to be like a label."
+    look_at_lengths(view.need('z_N_D'))
     return dict(kernel=gauss, width=SIGMA)
 
 def covering(

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'LEARNED', 'IMAGES_LICENCE', 'rate', 'state_of', 'take_state', 'damaged', 'read_tensors', 'write_tensors',
-           'dealt', 'one_pass', 'taken_up', 'halved_precision', 'learn', 'embed', 'weights_folder', 'Learned',
-           'kept_nets', 'write_weights', 'read_weights', 'in_cache', 'nets_of', 'features_of', 'add_learned',
-           'weights_card', 'neighbours', 'head_accuracy', 'show_learned']
+           'dealt', 'one_pass', 'images_hash', 'need_same_images', 'taken_up', 'halved_precision', 'learn', 'embed',
+           'weights_folder', 'Learned', 'kept_nets', 'write_weights', 'read_weights', 'in_cache', 'nets_of',
+           'features_of', 'add_learned', 'weights_card', 'neighbours', 'head_accuracy', 'show_learned']
 
 # %% ../../nbs/beyond/representation.ipynb #31ce0c26
 import hashlib, json, math, time
@@ -137,17 +137,39 @@ def one_pass(
     return float(np.mean(losses))
 
 # %% ../../nbs/beyond/representation.ipynb #5c01b7e7
+def images_hash(
+    *sets, # Tensors of images
+)->str:
+    "What tells images from others of the same name."
+    h = hashlib.sha256()
+    for x in sets:
+        h.update(repr((x.shape, x.dtype)).encode())
+        h.update(x.contiguous().numpy())
+    return h.hexdigest()
+
+def need_same_images(
+    path:Path, # File of what was learned
+    words:dict, # What it says of itself
+    x_N:Tensor, # The images that it should be about
+):
+    "`ValueError` when a file says that it is about others."
+    here = images_hash(x_N)
+    if words.get('of', here) == here: return
+    raise ValueError(f"{path} was learned from other images of this name: remove it, or give these another name.")
+
 def taken_up(
     path:Path|None, # File of what was held after a pass; it need not exist
     nets:nn.ModuleDict, # Changed in place
     opt:torch.optim.Optimizer, # Changed in place
     recipe:Recipe, # How features are learned
+    x_N:Tensor, # (N, channels, height, width) uint8 images
 )->int: # Passes that are done
     "Go on from a file; `ValueError` when it is damaged, or another learning's."
     if not path or not path.exists(): return 0
     held, words = read_tensors(path)
     if words.get('recipe') not in (None, str(recipe)):
         raise ValueError(f"{path} holds another learning: {words['recipe']}, not {recipe}. Choose another file.")
+    need_same_images(path, words, x_N)
     try:
         take_state(nets, opt, held)
         return int(words['passes'])
@@ -164,7 +186,8 @@ def halved_precision(
 
 # %% ../../nbs/beyond/representation.ipynb #5c01b7e9
 def _go_through(nets, opt, x_N, recipe, path, say):
-    done = taken_up(path, nets, opt, recipe)
+    done = taken_up(path, nets, opt, recipe, x_N)
+    about = dict(recipe=str(recipe), of=images_hash(x_N))
     n = len(dealt(recipe, len(x_N), 0)[0])
     nets.train()
     began, passes = time.perf_counter(), recipe.passes
@@ -177,7 +200,7 @@ def _go_through(nets, opt, x_N, recipe, path, say):
             left = (time.perf_counter() - began)/(i+1 - done)*(passes - i-1)
             rest = f', about {duration(left)} left' if left else ''
             say(f'Pass {i+1} of {passes}: loss {loss:.4f}{rest}.')
-            if path: write_tensors(path, state_of(nets, opt), passes=str(i+1), recipe=str(recipe))
+            if path: write_tensors(path, state_of(nets, opt), passes=str(i+1), **about)
 
 @one_thread()
 def learn(
@@ -261,7 +284,8 @@ def write_weights(
     "Write the nets that features need."
     held = kept_nets(learned, nets).state_dict()
     small = {k: w.half() if w.is_floating_point() else w for k,w in held.items()}
-    write_tensors(path, small, words=learned.words)
+    images = load_dataset(learned.images).x
+    write_tensors(path, small, words=learned.words, of=images_hash(images))
 
 # %% ../../nbs/beyond/representation.ipynb #5c01b7ec
 def read_weights(
@@ -272,8 +296,9 @@ def read_weights(
     held, words = read_tensors(path)
     if words.get('words') != learned.words:
         raise ValueError(f"{path} holds other weights: {words.get('words')}, not {learned.words}.")
-    shape = load_dataset(learned.images).x.shape[1:]
-    kept = kept_nets(learned, fresh(learned.recipe, shape))
+    images = load_dataset(learned.images).x
+    need_same_images(path, words, images)
+    kept = kept_nets(learned, fresh(learned.recipe, images.shape[1:]))
     try: kept.load_state_dict(held)
     except RuntimeError:
         raise damaged(path, 'it does not hold these nets') from None
@@ -307,14 +332,12 @@ def features_of(
 )->Dataset: # Features in the place of images
     "A dataset as features, kept in the user's cache."
     data = load_dataset(learned.images)
-    path = in_cache(learned, 'features')
-    if not path.exists():
+    path, of = in_cache(learned, 'features'), images_hash(data.x, data.x_test)
+    held, words = read_tensors(path) if path.exists() else ({}, {})
+    if words.get('of') != of:
         nets, kind = nets_of(learned), learned.recipe.kind
-        seen = dict(x=embed(nets, data.x, kind), x_test=embed(nets, data.x_test, kind))
-        write_tensors(path, seen, words=learned.words)
-    held, _ = read_tensors(path)
-    if {k: len(v) for k,v in held.items()} != dict(x=len(data.x), x_test=len(data.x_test)):
-        raise damaged(path, 'it does not hold the features of these images')
+        held = dict(x=embed(nets, data.x, kind), x_test=embed(nets, data.x_test, kind))
+        write_tensors(path, held, words=learned.words, of=of)
     return replace(data, **held)
 
 def add_learned(

@@ -179,14 +179,14 @@ def uherding_calibrated(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`, `y_L`
     budget:int, # Labels to buy, 1 to len(view)
 )->np.ndarray: # (budget,) dataset ids
-    "UHerding with calibrated probabilities."
+    "UHerding with probabilities that are calibrated as a logistic head's have to be: its temperature, from labelled rows."
     return covering(view, budget, in_calibrated_doubt)
 
 def uherding_adapted(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`, `y_L`
     budget:int, # Labels to buy, 1 to len(view)
 )->np.ndarray: # (budget,) dataset ids
-    "UHerding with calibrated probabilities, and a width that shrinks."
+    "The same, and a width that shrinks."
     return covering(view, budget, in_calibrated_doubt_and_width)
 
 SAMPLERS.update(uherding_calibrated=uherding_calibrated, uherding_adapted=uherding_adapted)

@@ -70,11 +70,14 @@ def goals(
 def labels_to_reach(
     runs:pd.DataFrame, # A row a round
     levels:Iterable, # Accuracies in [0, 1]
-)->pd.DataFrame: # A row a method, a column a level: labels, interpolated; NaN where it is not reached
+)->pd.DataFrame: # A row a method, a column a level: labels, interpolated; the first; NaN where none reaches it
     "How many labels the mean curve of each method needs."
     def needed(curve, level):
-        labels, best = curve.index.to_numpy(float), curve.cummax().to_numpy()
-        return np.interp(level, best, labels, left=np.nan, right=np.nan)
+        labels, best = curve.index.to_numpy(float), curve.to_numpy()
+        if not (best >= level).any(): return np.nan
+        first = (best >= level).argmax()
+        ends = slice(max(0, first - 1), first + 1)          # the points before and after
+        return np.interp(level, best[ends], labels[ends])
     mean = runs.groupby(['method', 'n_labelled']).test_acc.mean()
     return pd.DataFrame({level: {m: needed(mean[m], level) for m in mean.index.levels[0]} for level in levels})
 

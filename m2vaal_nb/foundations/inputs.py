@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .names import like_name, offered
+from .names import add_all_names, like_name, offered
 
 # %% ../../nbs/foundations/inputs.ipynb #9631b450
 def plain(
@@ -84,8 +84,9 @@ def as_name(
     allowed, # Names
     what:str, # What they are names of
 )->str: # One of the names
-    "A name that is known; `ValueError` for anything else."
+    "A name that is known, or is added to a table on being asked for; `ValueError` for anything else."
     name = plain(v)
+    if isinstance(allowed, dict) and isinstance(name, str) and name not in allowed: add_all_names()
     if isinstance(name, str) and name in allowed: return str(name)
     listed = offered(allowed)
     near = like_name(name, listed) if isinstance(name, str) else None

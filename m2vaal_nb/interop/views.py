@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from ..foundations.inputs import as_array, as_integers, as_latents, as_tensor, shown
-from ..foundations.names import offered
+from ..foundations.names import add_all_names, offered
 from ..data import PoolView
 from ..samplers import SAMPLERS, scores_at_picks
 
@@ -75,6 +75,7 @@ def told(view, sampler, rows): # Iterator of B times (N,); None for a sampler th
     if (turns := scores_at_picks(view, sampler, rows)) is not None: return turns
     rule = getattr(sampler, 'func', sampler)
     given = getattr(sampler, 'keywords', {})
+    if rule not in GAINS: add_all_names()
     if rule in GAINS: return GAINS[rule](view, rows, **given)
 
 def utilities(
@@ -95,6 +96,7 @@ def find_sampler(
 )->Callable: # (view, budget) -> ids
     "The sampler meant."
     if callable(sampler): return sampler
+    if isinstance(sampler, str) and sampler not in SAMPLERS: add_all_names()
     if not isinstance(sampler, str) or sampler not in SAMPLERS:
         raise ValueError(f"Unknown sampler {sampler!r}: choose one of {', '.join(offered(SAMPLERS))}, "
                          "or give a function (view, budget) -> ids.")

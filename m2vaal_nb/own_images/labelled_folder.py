@@ -168,7 +168,6 @@ def representation_of(
     name:str, # Experiment or sweep
 )->Learned|None: # None where pixels are read
     "The features that an experiment reads, where others can take their place."
-    from m2vaal_nb.beyond import one_factor, trust # add the wing's experiments
     p = PROTOCOLS[settings(name)[0]]
     if LEARNERS[p.learner].fit is None: return None
     base = DATASETS[p.dataset]

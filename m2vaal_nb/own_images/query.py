@@ -19,7 +19,7 @@ from ..foundations.names import offered
 from ..data import Pool, PoolView, as_inputs
 from ..losses import LEARNERS
 from ..samplers import SAMPLERS, scores_at_picks
-from ..loop import Protocol, Training, draw, fresh_nets, train, view_pool
+from ..loop import Protocol, Training, draw, fresh_nets, pick, train, view_pool
 from ..experiments import METHODS, protocol_for
 from ..scale.own_sampler import take_method
 from ..beyond.declared import DEFAULT, SECOND, STRATEGIES, slug_of # and with them the methods on features
@@ -45,7 +45,6 @@ def reads_features(
     method:str, # Slug of a method
 )->bool: # False for images
     "Does a method read features?"
-    if method not in METHODS: from m2vaal_nb.beyond import one_factor, trust # add more of them
     return LEARNERS[METHODS[as_name(method, METHODS, 'method')].learner].fit is not None
 
 def method_for(
@@ -138,7 +137,7 @@ def at_random(
     seed:int=0, # Run seed
 )->pd.DataFrame: # Columns id, predicted, probability, score
     "Images to label first."
-    return no_guess(SAMPLERS['random'](PoolView(pool.unlabelled, seed), budget))
+    return no_guess(pick('random', PoolView(pool.unlabelled, seed), budget))
 
 def first_images(
     pool:Pool, # Nothing of it is labelled
@@ -152,7 +151,7 @@ def first_images(
     if not learner.from_nothing: p = replace(p, learner='linear')
     alike = replace(pool, classes=('', ''))     # whatever the classes are, none is likelier
     view = view_blocks(trained(alike, p, seed), alike, p, seed)
-    return no_guess(SAMPLERS[p.sampler](view, budget))
+    return no_guess(pick(p.sampler, view, budget))
 
 # %% ../../nbs/own_images/query.ipynb #f474b33b
 def guesses(
@@ -168,12 +167,12 @@ def guesses(
 def picked(
     view:PoolView, # Of nets that are trained
     budget:int, # Images to choose
-    sampler, # Function of a view and a budget
+    sampler:str, # Name of a sampler
     classes=(), # Class names
 )->pd.DataFrame: # Columns id, predicted, probability, score
     "Images that a sampler picks, with what is predicted of them."
-    rows = np.searchsorted(view.ids, sampler(view, budget))
-    turns = scores_at_picks(view, sampler, rows)
+    rows = np.searchsorted(view.ids, pick(sampler, view, budget))
+    turns = scores_at_picks(view, SAMPLERS[sampler], rows)
     score = turns and [u_N[row] for u_N,row in zip(turns, rows)]
     return guesses(view, rows, classes).assign(score=score)
 
@@ -195,7 +194,7 @@ def next_images(
     if not len(pool.labelled): return first_images(pool, budget, p, seed)
     nets = trained(pool, p, seed)
     view = view_blocks(nets, pool, p, seed)
-    return picked(view, budget, SAMPLERS[p.sampler], pool.classes)
+    return picked(view, budget, p.sampler, pool.classes)
 
 # %% ../../nbs/own_images/query.ipynb #bcdb9112
 def predict_rest(

@@ -9,7 +9,6 @@ __all__ = ['FAMILY', 'State', 'write_state', 'copied', 'read_state', 'known_labe
 # %% ../../nbs/own_images/relearn.ipynb #0310cd33
 import hashlib, json
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import astuple, dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -21,8 +20,8 @@ from ..foundations.files import write_whole
 from ..foundations.inputs import as_int
 from ..data import Pool, PoolView
 from ..losses import LEARNERS
-from ..samplers import SAMPLERS, margin_scores
-from ..loop import Protocol, predict
+from ..samplers import margin_scores
+from ..loop import Protocol, pick, predict
 from ..experiments import protocol_for
 from ..interop.label_studio import decide
 from ..interop.label_studio_ml import Answer, Control, prediction
@@ -153,11 +152,11 @@ def first_in_order(
 
 def all_in_order(
     view:PoolView, # What a trained model says of the images without a label
-    sampler:Callable, # (view, budget) -> ids
+    sampler:str, # Name of a sampler
     ahead:int, # Images that it picks
 )->np.ndarray: # All ids of the view, the next first
     "What the sampler picks, and then the rest, the least sure first."
-    picks = sampler(view, min(ahead, len(view)))
+    picks = pick(sampler, view, min(ahead, len(view)))
     ranked = view.top(margin_scores(view.p_N_C), len(view))
     return np.concatenate([picks, ranked[~np.isin(ranked, picks)]])
 
@@ -181,7 +180,7 @@ def fitted(
         order = first_in_order(pool, choosing)
     elif len(order):
         view = view_blocks(model, pool, p, choosing.seed)
-        order = all_in_order(view, SAMPLERS[p.sampler], choosing.ahead)
+        order = all_in_order(view, p.sampler, choosing.ahead)
     place_N = np.ones(len(h_N_D))
     place_N[order] = np.arange(len(order))/max(1, len(order))
     return Ranked(version_of(y_N, rows, control, choosing), control, order, place_N, p_N_C)

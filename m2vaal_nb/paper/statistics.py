@@ -57,7 +57,7 @@ def smallest_difference(
 
 # %% ../../nbs/paper/statistics.ipynb #7aaecc67
 def compare(
-    area:pd.DataFrame, # A row a seed, a column a method
+    area:pd.DataFrame, # A row a seed, a column a method, values in [0, 1]
     a:str, # A method
     b:str, # The method it is compared with
 )->dict: # Points of difference (a − b), low to high, p, resolves; n pairs
@@ -171,16 +171,16 @@ def area_table(
 def over_budget(
     runs:pd.DataFrame, # A row a round, of an experiment's finished runs
 )->pd.DataFrame: # A row a method, best first: area in percent; points ahead of random picks, low to high; pairs
-    "Areas, and paired differences to random picks."
+    "Areas, and paired differences to random picks: of the same learner, or of a plain classifier where there are none."
     area = areas(runs)
     of = runs.groupby('method').protocol.first()
     random = {of[m]['learner']: m for m in area if of[m]['sampler'] == 'random'}
     rows = {}
     for m in area:
         row = rows[m] = dict(area=100*area[m].mean(), runs=area[m].count())
-        base = random.get(of[m]['learner'])
+        base = random.get(of[m]['learner'], random.get('classifier'))
         if base not in (None, m):
             found = compare(area, m, base)
-            row |= dict(ahead=found['difference'], low=found['low'], high=found['high'], pairs=found['n'])
-    columns = ['area', 'runs', 'ahead', 'low', 'high', 'pairs']
+            row |= dict(of=base, ahead=found['difference'], low=found['low'], high=found['high'], pairs=found['n'])
+    columns = ['area', 'runs', 'ahead', 'low', 'high', 'of', 'pairs']
     return pd.DataFrame.from_dict(rows, 'index', columns=columns).sort_values('area', ascending=False)

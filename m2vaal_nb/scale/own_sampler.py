@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-from ..foundations.names import offered
+from ..foundations.names import add_all_names, offered
 from ..losses import LEARNERS
 from ..samplers import SAMPLERS
 from ..experiments import METHODS, Method
@@ -119,6 +119,7 @@ def take_sampler(
     text:str, # Name of one of ours, FILE.py:FUNCTION, or skactiveml:STRATEGY
 )->str: # Its name in a protocol
     "Give a sampler a name that a protocol can hold."
+    if ':' not in text and text not in SAMPLERS: add_all_names()
     if text in SAMPLERS: return text
     where, colon, function = text.rpartition(':')
     if not colon:
@@ -143,6 +144,7 @@ def take_method(
     "Take a method of one's own into the table of methods."
     slug, own, rest = text.partition('=')
     if not own and ':' not in text: return text
+    add_all_names()
     if own: learner, _, sampler = rest.partition('+')
     else: slug, sampler = text.rpartition(':')[2], text
     if not (slug and learner and sampler):

@@ -22,16 +22,18 @@ from ..foundations.files import check_folder
 from ..foundations.inputs import as_int
 from ..foundations.machine import pick_device
 from ..data import DATASETS, Dataset, load_dataset
-from ..losses import LEARNERS
+from ..losses import LEARNERS, TERMS
 from ..samplers import SAMPLERS
 from ..loop import Job, Protocol, run
 
 # %% ../../nbs/scale/workers.ipynb #41b49e47
 NAMES = dict(dataset=DATASETS, learner=LEARNERS, sampler=SAMPLERS)
 
-def meanings(p:Protocol)->dict: # Field -> what its value stands for
+def meanings(p:Protocol)->dict: # Field, or terms -> what it stands for
     "What a protocol's names mean here."
-    return {k: names[getattr(p, k)] for k,names in NAMES.items()}
+    named = {t for phase in LEARNERS[p.learner].phases for t in phase.terms}
+    terms = {t: TERMS[t] for t in named if t in TERMS}
+    return {k: names[getattr(p, k)] for k,names in NAMES.items()} | dict(terms=terms)
 
 def pickled(known:dict)->dict: # Field -> bytes; what cannot be pickled is left out
     "Meanings that can go to another process."
@@ -43,13 +45,15 @@ def pickled(known:dict)->dict: # Field -> bytes; what cannot be pickled is left 
 
 def learn(p:Protocol, known:dict):
     "Take over the meanings of a protocol's names; `ValueError` when one has none."
-    for k,names in NAMES.items():
-        name, meaning = getattr(p, k), known.get(k)
-        try: names[name] = pickle.loads(meaning) if isinstance(meaning, bytes) else known[k]
+    def meaning(k, what):
+        try: return pickle.loads(known[k]) if isinstance(known[k], bytes) else known[k]
         except (KeyError, AttributeError, ImportError):
-            if name in names: continue
-            says = 'one that stands in a file can, as in mine=classifier+my.py:ratio'
-            raise ValueError(f"The {k} {name} cannot go to another process: {says}.") from None
+            says = 'what is imported from a file can, and what lives in a notebook cannot'
+            raise ValueError(f"The {what} cannot go to another process: {says}.") from None
+    for k,names in NAMES.items():
+        name = getattr(p, k)
+        names[name] = meaning(k, f'{k} {name}')
+    TERMS.update(meaning('terms', f'loss terms of the learner {p.learner}'))
 
 # %% ../../nbs/scale/workers.ipynb #e42ab63e
 def sendable(
@@ -78,7 +82,7 @@ def work(
         job, folder, known = sent
         name = job.protocol.dataset
         try:
-            learn(job.protocol, known)
+            learn(job.protocol, known if data is None else known | dict(dataset=lambda: data))
             sets[name] = sets.get(name) or data or load_dataset(name)
             for line in run(job, folder, device, sets[name]): conn.send(('line', line))
             conn.send(('done', None))
