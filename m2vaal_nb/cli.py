@@ -66,7 +66,7 @@ def parse_int(text:str, what:str)->int:
 def parse_number(text:str, what:str)->float:
     "A number, or a `ValueError` that says what of."
     try: return float(text)
-    except ValueError: raise ValueError(f"{what}: {text!r} is not a number.") from None
+    except ValueError: raise ValueError(f"{what}: {text!r} is not a number, such as .2.") from None
 
 def parse_seeds(text:str)->list:
     "Seeds, such as 0,1,7 or 100-149 or both."
@@ -423,7 +423,7 @@ def m2vaal_query(
     images:str=None, # A folder of images, with its subfolders; optional with --embeddings
     labels:str=None, # A CSV (image,label), Label Studio's export, the word folders; several with commas, or "b/*.csv"
     budget:str='20', # How many images to choose
-    method:str=None, # margin for images, linear_doubt_area for embeddings; or random, m1m2_doubt_area, ...
+    method:str=None, # margin for images, doubt_area for embeddings; or random, badge, coreset, m1m2_doubt_area, ...
     out:str='next.csv', # The choice, best first where the method ranks, with an empty column label to fill in
     label_studio:str=None, # The same as tasks for Label Studio (JSON), its labelling interface beside it (.xml)
     classes:str=None, # All classes, with commas, in double quotes where they hold one; by default those of the labels
@@ -434,8 +434,9 @@ def m2vaal_query(
     size:str=None, # Pixels a side that images are shrunk to; by default as the first image, at most 64
     steps:str=None, # Training steps; by default 200, 400 above 500 labels
     seed:str='0', # A whole number
-    url:str='/data/local-files/?d=', # Stands before an image's path in Label Studio's tasks
+    url:str=None, # Stands before an image's path in Label Studio's tasks; by default as it serves the folder
     device:str='auto', # auto, cpu or cuda
+    exclude:str=None, # Images to put aside, for nobody can label them: a text file, a name a line, or a CSV
     skip_bad:bool=False, # Leave out images that cannot be read, or have no embedding, and labels whose image is gone
 ):
     "Which of your images to label next."
@@ -453,7 +454,7 @@ def m2vaal_query(
         if audit is not None: audit = parse_number(audit, '--audit')
         query_folder(images, labels, budget, method, out, label_studio, classes, url=url, seed=seed,
                      device=device, skip_bad=skip_bad, embeddings=embeddings, audit=audit, report=report,
-                     predictions=predictions, say=say, **numbers)
+                     predictions=predictions, exclude=exclude, say=say, **numbers)
 
 # %% ../nbs/cli.ipynb #5e47e002
 @dashed

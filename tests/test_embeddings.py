@@ -187,8 +187,7 @@ def test_names_in_another_order_with_a_prefix(here):
 
 # --- methods ---
 @pytest.mark.parametrize('method, given, says', [
-    ('margin', 'z.npz', 'margin reads images, not features: did you mean linear_margin? Else choose one of linear_random, '),
-    ('vaal', 'z.npz', 'vaal reads images'),
+    ('vaal', 'z.npz', 'vaal reads images, not features: choose one of linear_random, '),
     ('linear_margin', None, 'linear_margin reads features, not images: choose one of random, '),
     ('nonsense', 'z.npz', 'Unknown method')])
 def test_a_method_that_reads_the_other(here, capsys, method, given, says):

@@ -254,7 +254,36 @@ def test_everything_labelled(photos, capsys):
         there = os.listdir()
         query('photos', '--labels', 'all.csv', '--steps', '40', *words)
         out = capsys.readouterr().out
-        assert 'there is nothing to choose' in out and 'on the 30 labels at hand' in out and 'from 67% of them instead of 33%' in out and os.listdir() == there
+        assert 'there is nothing to choose' in out and 'on the 30 labels at hand.' in out and 'more labels' not in out.lower() and os.listdir() == there
+
+# --- images that nobody can label ---
+@pytest.mark.parametrize('embedded', [False, True])
+@pytest.mark.parametrize('form', ['txt', 'csv'])
+def test_images_are_put_aside(photos, capsys, form, embedded):
+    "Whatever else is asked for, they are gone, and so are their labels; a blank one of an audit holds nothing up."
+    aside = photos[2:4] + photos[10:24]
+    if form == 'csv': pd.DataFrame(dict(image=['/data/' + o for o in aside], why='blurred')).to_csv('aside.csv', index=False)
+    else: open('aside.txt', 'w').write('\ufeff' + '\n\n'.join(aside))
+    words = []
+    if embedded:
+        np.savez('z.npz', embeddings=np.random.default_rng(0).standard_normal((30, 8)), names=photos)
+        words = ['--embeddings', 'z.npz']
+    query('photos', '--labels', 'labels.csv', '--budget', '99', '--exclude', f'aside.{form}', '--audit', '.5', '--predictions', 'all.csv', '--report', 'r.html', *words)
+    out = capsys.readouterr().out
+    assert '14 images, 7 of them labelled' in out and f'16 of 30 images are put aside (aside.{form}).' in out
+    assert {*pd.read_csv('next.csv').image} == {*photos[9:]} - {*aside} and {*pd.read_csv('all.csv').image} == {*photos} - {*aside}
+
+@pytest.mark.parametrize('text, says', [(None, 'There is no file aside.txt.'), ('00.png', 'The folder has no image 00.png: did you mean 00 #.png?'), ('all', 'aside.txt names all images: nothing is left to choose from.')])
+def test_what_cannot_be_put_aside(photos, capsys, text, says):
+    if text: open('aside.txt', 'w').write('\n'.join(photos) if text == 'all' else text)
+    with pytest.raises(SystemExit): query('photos', '--labels', 'labels.csv', '--exclude', 'aside.txt')
+    assert says in capsys.readouterr().err and not os.path.exists('next.csv')
+
+@pytest.mark.parametrize('words, at', [([], '/data/local-files/?d=photos/'), (['--url', 'http://x/'], 'http://x/'), (['--url', ''], '')])
+def test_addresses_for_label_studio(photos, capsys, words, at):
+    query('photos', '--labels', 'labels.csv', '--steps', '1', '--label-studio', 'tasks.json', *words)
+    assert all(task['data']['image'] == at + task['data']['path'].replace(' ', '%20').replace('#', '%23') for task in json.load(open('tasks.json')))
+    assert ('document root' in capsys.readouterr().out) == (not words)
 
 @pytest.mark.parametrize('labelled', [2, 9, 30])
 def test_all_images_in_the_end(photos, capsys, labelled):
@@ -263,7 +292,7 @@ def test_all_images_in_the_end(photos, capsys, labelled):
     pd.DataFrame(dict(image=photos, label=[c if i < labelled else None for i,c in enumerate(truth)])).to_csv('some.csv', index=False)
     query('photos', '--labels', 'some.csv', '--budget', '5', '--steps', '40', '--predictions', 'all.csv')
     out, err = capsys.readouterr()
-    rest = '.' if labelled == 30 else f', {30 - labelled} with what is predicted: by its probabilities, '
+    rest = '.' if labelled == 30 else f', {30 - labelled} with what is predicted, with a probability of '
     assert f'all.csv: all 30 images, {labelled} of them with their label{rest}' in out and not err
     found = pd.read_csv('all.csv')
     assert list(found) == ['image', 'label', 'predicted', 'probability'] and list(found.image) == photos and list(found.label[:labelled]) == truth[:labelled]

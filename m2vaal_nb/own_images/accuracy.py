@@ -113,13 +113,14 @@ def wilson(
 
 def how_good(
     found:pd.DataFrame, # What was predicted of labels held out
+    is_all:bool=False, # Are there no other images?
 )->list: # Sentences
     "Accuracy with its interval of 95%, beside that of naming the largest class; and by class."
     n, right = len(found), int(found['all'].sum())
     low, high = wilson(right, n)
     accuracy = f'{right/n:.0%} ({low:.0%} to {high:.0%})'
-    said = [f'Accuracy {accuracy}, by cross-validation on the {n} labels at hand; '
-            'those that were chosen are no random sample, and often harder than the rest.']
+    rest = '' if is_all else '; those that were chosen are no random sample, and often harder than the rest'
+    said = [f'Accuracy {accuracy}, by cross-validation on the {n} labels at hand{rest}.']
     if 'label' not in found: return said
     counts = found.label.value_counts()
     largest, share = counts.index[0], counts.iloc[0]/n

@@ -53,12 +53,12 @@ def method_for(
 )->str: # Slug
     "A method that can read what there is; `ValueError` when it reads the other."
     if method is None: return DEFAULT if features else 'margin'
+    if features and slug_of(method) in METHODS: return slug_of(method)       # random means linear_random
     method = take_method(method, 'linear' if features else 'm2_vaal_no_adv')
     if reads_features(method) == features: return method
     if features: reads, there, others = 'images', 'features', map(slug_of, STRATEGIES | SECOND)
     else: reads, there, others = 'features', 'images', (m for m in offered(METHODS) if not reads_features(m))
-    near = f'did you mean {slug_of(method)}? Else ' if features and slug_of(method) in METHODS else ''
-    raise ValueError(f"The method {method} reads {reads}, not {there}: {near}choose one of {', '.join(others)}.")
+    raise ValueError(f"The method {method} reads {reads}, not {there}: choose one of {', '.join(others)}.")
 
 # %% ../../nbs/own_images/query.ipynb #aed2e41d
 def trained(

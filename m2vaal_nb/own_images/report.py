@@ -277,7 +277,8 @@ def numbers(
     about_curve = 'Models that learned from a part of the labels, on the same images. The band is the interval of 95%.'
     about_bars = P('The line is what was found, the bar its interval of 95%.', cls='note')
     def by(title, columns, found, *says):
-        return Section(H2(title), *says, table((*columns, 'right', ''), share_rows(found), 'bars'), about_bars)
+        legend = [about_bars] if found.accuracy.notna().any() else []
+        return Section(H2(title), *says, table((*columns, 'right', ''), share_rows(found), 'bars'), *legend)
     return [
         Section(head, P(accuracy), P(baseline), line_chart(curve(f.audit)), P(about_curve, cls='note')),
         Section(H2('When to stop'), P(when_to_stop(f.audit))),
