@@ -129,7 +129,7 @@ class Learner:
     phases:tuple=() # In the order of a training step
     condition:Callable|None=None # What codes hold beside the latent vector
     n_extra:str|int=0 # How many numbers that is: 0, 1 or 'classes'
-    fit:Callable|None=None # (Training) -> model, for what reads features; its `predict(x_N)` gives p, and z and d where it knows them
+    fit:Callable|None=None # (Training) -> model of features; its predict(x_N) gives p, and z and d where it knows them
     from_nothing:bool=False # Can `fit` begin before the first label?
     supervised:bool=False # Does `fit` learn classes from labelled rows alone?
 

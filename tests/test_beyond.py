@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from m2vaal_nb.beyond import declared, feature_learners as fl, representation as rep
 from m2vaal_nb.beyond.doubt_herding import doubt, doubt_herding, doubt_herding_rows, voice
 from m2vaal_nb.beyond.contrast import Recipe, nt_xent
-from m2vaal_nb.beyond.representation import Learned, add_learned, embed, learn, read_tensors
+from m2vaal_nb.beyond.representation import Learned, add_learned, embed, learn
+from m2vaal_nb.foundations.tensors import read_tensors, write_tensors
 from m2vaal_nb.foundations import display
 from m2vaal_nb.data import DATASETS, Dataset, Pool, PoolView, load_dataset, lookup
 from m2vaal_nb.experiments import METHODS, one_by_one, run_grid
@@ -91,7 +92,7 @@ def test_a_damaged_part_is_one_sentence(images, tmp_path):
     part.write_bytes(b'nothing')
     with pytest.raises(ValueError, match='is damaged') as e: learn(images, SHORT, part)
     assert '\n' not in str(e.value) and part.read_bytes() == b'nothing'
-    rep.write_tensors(part, dict(a=torch.zeros(2)), passes='1')     # whole, but of another net
+    write_tensors(part, dict(a=torch.zeros(2)), passes='1')     # whole, but of another net
     with pytest.raises(ValueError, match='is damaged') as e: learn(images, SHORT, part)
     assert '\n' not in str(e.value)
 

@@ -22,12 +22,12 @@ from torch.nn import functional as F
 from ..foundations.download import cache_dir
 from ..foundations.inputs import as_int, as_labels, as_latents
 from ..foundations.machine import one_thread
+from ..foundations.tensors import read_tensors, write_tensors
 from ..losses import LEARNERS, Learner
 from ..samplers import blocks
 from ..loop import Training
 from .cover import sq_distances
 from .feature_learners import Model, discriminators_of
-from .representation import read_tensors, write_tensors
 
 # %% ../../nbs/beyond/propagation.ipynb #9c41a007
 NEIGHBOURS = 10 # Nearest rows that each row is joined to, chosen on MNIST

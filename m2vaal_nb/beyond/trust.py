@@ -179,7 +179,7 @@ def uherding_calibrated(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`, `y_L`
     budget:int, # Labels to buy, 1 to len(view)
 )->np.ndarray: # (budget,) dataset ids
-    "UHerding with probabilities that are calibrated as a logistic head's have to be: its temperature, from labelled rows."
+    "UHerding with probabilities at the temperature that calibrates a logistic head."
     return covering(view, budget, in_calibrated_doubt)
 
 def uherding_adapted(

@@ -92,7 +92,7 @@ def offered(
     return [name for name in names if name not in UNLISTED and '@' not in name]
 
 # %% ../../nbs/foundations/names.ipynb #d87a8de3
-ADDING = [f'm2vaal_nb.beyond.{name}' for name in ('one_factor', 'trust', 'guests')] # Modules, and with them all they import
+ADDING = [f'm2vaal_nb.beyond.{name}' for name in ('one_factor', 'trust', 'guests')] # Modules
 
 def add_all_names():
     "Import what adds names to our tables, where it can be imported."

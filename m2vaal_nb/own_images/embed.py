@@ -26,9 +26,10 @@ from ..foundations.inputs import as_int
 from ..foundations.log import only_writer
 from ..foundations.machine import pick_device
 from ..foundations.names import did_you_mean
+from ..foundations.tensors import read_tensors
 from ..data import DATASETS, Dataset
 from ..beyond.contrast import Recipe
-from ..beyond.representation import Learned, embed, in_cache, read_tensors
+from ..beyond.representation import Learned, embed, in_cache
 from .embeddings import images_sha, made_by
 from .files import ALL_KINDS, image_paths
 from .images import check_bad, see_images, square
