@@ -1,9 +1,10 @@
 "Embeddings in, and made: every form, everything that is wrong with a file, a kill in the middle, from nothing to a second query."
-import csv, json, os, pickle, re, subprocess, sys, time
+import csv, json, os, pickle, re, shutil, subprocess, sys, time
 from pathlib import Path
 from unittest.mock import patch
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image, ImageDraw
+from torchvision.models import resnet18
 from m2vaal_nb.cli import m2vaal_embed, m2vaal_query
 from m2vaal_nb.foundations import display
 from m2vaal_nb.own_images import embed, embeddings
@@ -454,6 +455,31 @@ def test_without_a_folder_none_is_spoken_of(here, capsys):
     out = capsys.readouterr().out
     assert 'in rows without a label: No folder is named, and z.npz has no image x.png' in out and 'The folder' not in out
     assert 'There is no folder nowhere.' in refused(capsys, m2vaal_query, 'nowhere', '--embeddings', 'z.npz', '--labels', 'l.csv')
+
+def test_only_new_images_are_looked_at(here, monkeypatch):
+    "Images that came or were written again; rows of those that are gone are gone; another net begins anew."
+    scenes('photos', 6)
+    torch.save(resnet18().state_dict(), 'w.pt')
+    seen, look = [], embed.read_picture
+    monkeypatch.setattr(embed, 'read_picture', lambda path, *rest: seen.append(Path(path).relative_to('photos').as_posix()) or look(path, *rest))
+    def again(weights='w.pt'):
+        seen.clear()
+        embed_folder('photos', 'z.npz', 'resnet18', weights, device='cpu', say=str)
+        return read_embeddings('z.npz')
+    whole = again()
+    names = whole.names
+    assert seen == names and again().names == names and not seen
+    shutil.copy(f'photos/{names[0]}', 'photos/zz.png')
+    Path('photos', names[1]).unlink()
+    os.utime(f'photos/{names[2]}', ns=(1, 1))
+    z = again()
+    assert sorted(seen) == [names[2], 'zz.png'] and z.names == [names[0], *names[2:], 'zz.png']
+    assert torch.allclose(z.h_N_D[0], z.h_N_D[-1], atol=1e-5) and torch.equal(z.h_N_D[2:5], whole.h_N_D[3:6])
+    Path('photos/zz.png').unlink()
+    assert again().names == z.names[:-1] and not seen
+    torch.save(resnet18().state_dict(), 'v.pt')
+    again('v.pt')
+    assert len(seen) == 5
 
 def test_passes():
     assert [passes_for(n) for n in (1, 599, 600, 10_000, 10_001, 10**6)] == [200, 200, 200, 12, 12, 12]

@@ -6,7 +6,7 @@
 __all__ = ['VIEWS', 'Backbone', 'without_head', 'torchvision_backbone', 'timm_backbone', 'inner_weights', 'load_weights',
            'without_warnings', 'backbone_for', 'part_files', 'taken_up', 'rows_of', 'read_batch', 'embed_batches',
            'passes_for', 'at_home', 'recipe_for', 'learn_aloud', 'at_hand', 'learned_rows', 'check_embeddings',
-           'write_embeddings', 'settings_for', 'embed_folder']
+           'write_embeddings', 'rows_there', 'settings_for', 'embed_folder']
 
 # %% ../../nbs/own_images/embed.ipynb #6f3441d9
 import hashlib, io, json, logging
@@ -30,7 +30,7 @@ from ..foundations.tensors import read_tensors
 from ..data import DATASETS, Dataset
 from ..beyond.contrast import Recipe
 from ..beyond.representation import Learned, embed, in_cache
-from .embeddings import images_sha, made_by
+from .embeddings import images_sha, made_by, stamps
 from .files import ALL_KINDS, image_paths
 from .images import check_bad, see_images, square
 from .labels import listed
@@ -300,11 +300,27 @@ def write_embeddings(
     names:list, # Of the images
     rows:np.ndarray, # (N, D)
     made:dict, # From what and how
+    seen:np.ndarray, # (N, 2) stamps of the images
 ):
     "Write embeddings whole, or not at all."
-    file = io.BytesIO()
-    np.savez(file, embeddings=np.asarray(rows, np.float32), names=np.array(names, str), made=json.dumps(made))
+    file, rows = io.BytesIO(), np.asarray(rows, np.float32)
+    np.savez(file, embeddings=rows, names=np.array(names, str), seen=seen, made=json.dumps(made))
     write_whole(out, file.getvalue())
+
+def rows_there(
+    out:Path, # File that may have been written before
+    made:dict, # From what and how it will be
+    folder:Path, # Where the images are
+    paths:list, # Of its images
+)->dict: # Path -> row, of images that are as they were when the same net saw them
+    "What a net need not look at again."
+    before = made_by(out) or {}
+    if made['backbone'] == 'learned' or before | dict(images=made['images']) != made: return {}
+    with np.load(out, allow_pickle=False) as z:
+        if 'seen' not in z: return {}
+        held = {name: (row, *seen) for name,row,seen in zip(z['names'].tolist(), z['embeddings'], z['seen'].tolist())}
+    now = zip(paths, stamps(folder, paths).tolist())
+    return {path: held[path][0] for path,seen in now if path in held and [*held[path][1:]] == seen}
 
 def settings_for(
     backbone:str, # 'learned', or the name of a net
@@ -365,12 +381,18 @@ def embed_folder(
             names, bad = list(seen.headers), seen.bad
             rows = learned_rows(seen.x_N, recipe_for(seen.x_N, made['recipe'], say), say).numpy()
         else:
-            net = backbone_for(backbone, weights, pretrained)
-            rows, bad = embed_batches(folder, paths, net, out, made, batch, device, say)
-            check_bad(bad, len(paths), skip_bad)
+            there, bad = rows_there(out, made, folder, paths), {}
+            new = [path for path in paths if path not in there]
+            if there: say(f'{len(there)} of them were embedded before, and are as they were.')
+            if new:
+                net = backbone_for(backbone, weights, pretrained)
+                about = made | dict(new=images_sha(folder, new))
+                found, bad = embed_batches(folder, new, net, out, about, batch, device, say)
+                check_bad(bad, len(paths), skip_bad)
+                there |= zip(new, found)
             names = [path for path in paths if path not in bad]
-            rows = rows[[path not in bad for path in paths]]
-        write_embeddings(out, names, rows, made)
+            rows = np.stack([there[path] for path in names])
+        write_embeddings(out, names, rows, made, stamps(folder, names))
         for part in part_files(out): part.unlink(missing_ok=True)
     if bad: say(f'{len(bad)} of {len(paths)} images could not be read and are left out: {listed(bad, 10)}.')
     say(f'{out}: {len(names)} embeddings of {rows.shape[1]} numbers each.')

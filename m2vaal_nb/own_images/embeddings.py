@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NAMES', 'ROWS', 'TABLES', 'BROKEN', 'HALVED', 'MEASURE', 'entry', 'npz_table', 'npy_table', 'torch_table',
            'numbered_columns', 'frame_table', 'csv_table', 'parquet_table', 'read_table', 'as_names', 'checked_lengths',
-           'unit_rows', 'Embeddings', 'read_embeddings', 'matched', 'for_images', 'images_sha', 'made_by',
+           'unit_rows', 'Embeddings', 'read_embeddings', 'matched', 'for_images', 'stamps', 'images_sha', 'made_by',
            'made_up_files', 'bench_queries']
 
 # %% ../../nbs/own_images/embeddings.ipynb #34c53bd0
@@ -226,13 +226,20 @@ def for_images(
     return replace(found, names=kept), notes
 
 # %% ../../nbs/own_images/embeddings.ipynb #e3bb80cc
+def stamps(
+    folder:Path, # Where they are
+    paths:list, # Of its images
+)->np.ndarray: # (N, 2) int64: bytes, and when it was written
+    "What changes of an image when it is written again."
+    found = [(folder/path).stat() for path in paths]
+    return np.array([(of.st_size, of.st_mtime_ns) for of in found], np.int64).reshape(-1, 2)
+
 def images_sha(
     folder:Path, # Where they are
     paths:list, # Of its images
 )->str:
     "A hash that changes when an image comes, goes or is written again."
-    found = [(path, (folder/path).stat()) for path in paths]
-    lines = [f'{path}\t{of.st_size}\t{of.st_mtime_ns}' for path,of in found]
+    lines = [f'{path}\t{size}\t{when}' for path,(size,when) in zip(paths, stamps(folder, paths).tolist())]
     return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
 
 def made_by(
