@@ -234,7 +234,7 @@ def top_rows(
 def sealed(
     a:np.ndarray, # Anything
 )->np.ndarray: # The same, elsewhere in memory
-    "A copy that nobody can write into."
+    "A copy that nobody can write into: to shuffle ids in place would be other picks, without a word."
     a = a.copy()
     a.flags.writeable = False
     return a
@@ -283,7 +283,7 @@ class PoolView:
     def lent(self)->'PoolView':
         "The same for a sampler, which may write into what is said of each row; latents, which are large, are shared."
         mine = copy(self)
-        own = {k: getattr(self, k).clone() for k in ('p_N_C', 'd_N', 'r_N') if getattr(self, k) is not None}
+        own = {k: getattr(self, k).clone() for k in ('p_N_C', 'd_N', 'r_N', 'p_L_C') if getattr(self, k) is not None}
         vars(mine).update(own)
         return mine
     @one_thread()

@@ -6,10 +6,10 @@
 __all__ = ['CHOICES', 'COUNTS', 'WEIGHTS', 'Buying', 'Protocol', 'checked_protocol', 'identity_of', 'Job', 'start_pool',
            'Training', 'pixels', 'Draws', 'draw', 'fresh_nets', 'phase_loss', 'adam', 'train_step', 'check_values',
            'train', 'train_round', 'predict', 'view_pool', 'accuracy', 'discriminator_quality', 'pick', 'dry_run',
-           'query_round', 'stored_lines', 'Run', 'open_run', 'run']
+           'query_round', 'stored_lines', 'Run', 'replayed', 'open_run', 'run']
 
 # %% ../nbs/04_loop.ipynb #02129568
-import json, math, re, time
+import json, math, re, time, warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -398,7 +398,7 @@ def pick(
 def dry_run(
     p:Protocol, # What a run would do
     pool:Pool, # What it would start from
-    n:int=50, # Picks, of ten times as many images
+    n:int=50, # Picks at most, of ten times as many images
 ):
     "`ValueError` when learner, sampler and protocol do not fit together."
     learner = LEARNERS[p.learner]
@@ -418,9 +418,10 @@ def dry_run(
     if not n: return
     small = replace(pool, ids=np.concatenate([pool.labelled, last]))
     t = Training(small, p, 0, 0)
-    nets = learner.fit(t) if learner.fit else fresh_nets(learner, t)
-    view, _ = view_pool(nets, learner, small, p)
-    try: pick(p.sampler, view, n)
+    try:
+        nets = learner.fit(t) if learner.fit else fresh_nets(learner, t)
+        view, _ = view_pool(nets, learner, small, p)
+        with warnings.catch_warnings(action='ignore'): pick(p.sampler, view, n)
     except Exception as e:
         e.add_note(f'That was a rehearsal before the run, with {n} picks of {len(last)} images.')
         raise
@@ -497,6 +498,20 @@ class Run:
         return line
 
 # %% ../nbs/04_loop.ipynb #c9620f4e
+def replayed(
+    pool:Pool, # With its initial labels
+    lines:list, # Of a log
+    path:Path, # Of the log
+)->Pool: # With the labels that were bought
+    "What a log has bought; `ValueError` when it was about other labels."
+    same = not lines or lines[0]['initial'] == pool.labelled.tolist()
+    for line in lines:
+        pool = pool.reveal(line['queried'])
+        bought = pool.y[len(pool.y) - len(line['queried']):]
+        same = same and np.bincount(bought, minlength=len(pool.classes)).tolist() == line['queried_classes']
+    if same: return pool
+    raise ValueError(f"{path} is about other labels: those that it bought are not what these are. Choose another folder.")
+
 @contextmanager
 def open_run(
     job:Job, # What to do
@@ -512,10 +527,8 @@ def open_run(
     check_folder(path.parent)
     with only_writer(path):
         lines = stored_lines(path, job)
-        if lines and lines[0]['initial'] != pool.labelled.tolist():
-            raise ValueError(f"{path} began with other labels: its images were not these. Choose another folder.")
         warn_if_moved(path, lines, provenance(pool.x.device))
-        for line in lines: pool = pool.reveal(line['queried'])
+        pool = replayed(pool, lines, path)
         yield Run(job, path, data, val, pool, lines)
 
 # %% ../nbs/04_loop.ipynb #c7cb8b25

@@ -371,3 +371,21 @@ def test_imports_little():
     slow = {'torch', 'numpy', 'pandas', 'PIL', 'fastcore'}
     for module in 'foundations.names', 'own_images.files':
         sh('python', '-c', f'import m2vaal_nb.{module}, sys; assert not {slow} & set(sys.modules)', cwd=ROOT)
+
+DOORS = { # in a fresh Python, where nothing of the wing was imported: what is asked -> what it answers
+    'an experiment': ("from m2vaal_nb.experiments import settings; print(*settings('trust_2b'))", 'trust_2b'),
+    'a protocol': ("from m2vaal_nb.loop import Protocol; print(Protocol(learner='m1m2_graph', sampler='uherding').learner)", 'm1m2_graph'),
+    'a method': ("from m2vaal_nb.experiments import protocol_for; from m2vaal_nb.loop import Protocol; print(protocol_for(Protocol(), 'linear_badge').sampler)", 'badge'),
+    'a sampler to take': ("from m2vaal_nb.scale.own_sampler import take_sampler; print(take_sampler('uherding'))", 'uherding'),
+    'a sampler to adapt': ("from m2vaal_nb.interop.views import find_sampler; print(find_sampler('uherding').__name__)", 'uherding'),
+    'a method on features': ("from m2vaal_nb.own_images.query import method_for; print(method_for('uherding_calibrated', True))", 'linear_uherding_calibrated'),
+    'names of methods in logs': ("import pandas as pd; from m2vaal_nb.experiments import methods_in; print(*methods_in(pd.DataFrame(dict(method=['x', 'linear_uherding', 'linear_margin']))))", 'linear_margin linear_uherding x'),
+    'a name that is none': ("from m2vaal_nb.loop import Protocol\ntry: Protocol(sampler='uhreding')\nexcept ValueError as e: print('perhaps uherding' in str(e))", 'True'),
+    'what a pick was worth': ("import numpy as np, torch\nfrom m2vaal_nb.beyond.strategies import max_herding\nfrom m2vaal_nb.interop.views import told\nfrom m2vaal_nb.data import PoolView\n"
+                              "z = torch.eye(4); v = PoolView(np.arange(4), 0, z_N_D=z, z_L_D=z[:1])\nprint(told(v, max_herding, np.array([1])) is not None)", 'True')}
+
+@pytest.mark.parametrize('code, answer', DOORS.values(), ids=DOORS)
+def test_names_are_found_in_a_fresh_python(code, answer):
+    import subprocess, sys
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout.strip() == answer, done.stderr

@@ -279,6 +279,29 @@ def test_what_cannot_be_put_aside(photos, capsys, text, says):
     with pytest.raises(SystemExit): query('photos', '--labels', 'labels.csv', '--exclude', 'aside.txt')
     assert says in capsys.readouterr().err and not os.path.exists('next.csv')
 
+def test_an_image_without_an_embedding_is_put_aside(photos, capsys):
+    np.savez('z.npz', embeddings=np.random.default_rng(0).standard_normal((28, 8)), names=photos[:28])
+    open('aside.txt', 'w').write('\n'.join([*photos[28:], 'gone.png']))
+    words = ['photos', '--labels', 'labels.csv', '--embeddings', 'z.npz', '--exclude', 'aside.txt']
+    with pytest.raises(SystemExit): query(*words)
+    assert 'aside.txt: The folder has no image gone.png' in capsys.readouterr().err
+    query(*words, '--skip-bad')
+    out = capsys.readouterr().out
+    assert '28 images, 9 of them labelled' in out and '2 of 30 images are put aside' in out and 'no embedding' not in out
+
+@pytest.mark.parametrize('n', [9, 28, 29])
+def test_nobody_who_made_no_audit_is_told_of_one(photos, capsys, n):
+    pd.DataFrame(dict(image=photos[:n], label=[CLASSES[i % 3] for i in range(n)])).to_csv('some.csv', index=False)
+    query('photos', '--labels', 'some.csv', '--steps', '1', '--budget', '1')
+    assert 'audit' not in capsys.readouterr().out
+
+def test_labels_that_hold_an_audit_say_so(photos, capsys):
+    from m2vaal_nb.own_images.audit import audit_order
+    first = [photos[i] for i in audit_order(photos)[:12]]
+    pd.DataFrame(dict(image=first, label=[CLASSES[i % 3] for i in range(12)])).to_csv('some.csv', index=False)
+    query('photos', '--labels', 'some.csv', '--steps', '1', '--budget', '1')
+    assert 'Of these labels 12 seem to be an audit' in capsys.readouterr().out
+
 @pytest.mark.parametrize('words, at', [([], '/data/local-files/?d=photos/'), (['--url', 'http://x/'], 'http://x/'), (['--url', ''], '')])
 def test_addresses_for_label_studio(photos, capsys, words, at):
     query('photos', '--labels', 'labels.csv', '--steps', '1', '--label-studio', 'tasks.json', *words)

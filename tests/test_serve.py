@@ -670,3 +670,10 @@ def test_mistakes_cost_a_sentence(photos, capsys, monkeypatch, words, says):
     with chdir(photos), pytest.raises(SystemExit, match='1'): m2vaal_serve(**dict(images='photos', embeddings='z.npz') | words)
     said = capsys.readouterr().err
     assert said.count('\n') == 1 and says in said and not list(photos.glob('*.json'))
+
+def test_a_short_name_means_the_head_on_features(h):
+    from m2vaal_nb.own_images.relearn import Choosing, checked_choosing, fitted
+    y_N = np.full(len(h), -1)
+    y_N[:6] = np.arange(6) % len(CLASSES)
+    short, whole = (fitted(h, y_N, Control("label", "image", CLASSES), checked_choosing(Choosing(name, 5))) for name in ('margin', 'linear_margin'))
+    assert (short.order == whole.order).all()

@@ -310,13 +310,13 @@ SIGMA = .7 # Width of the kernel on features of unit length, chosen on MNIST
 def look_at_lengths(
     z_U_D, # (U, D) latents
 ):
-    "Warn where a kernel of that width means nothing: half of some thousand rows are shorter than .5, or longer than 2."
+    "Warn where a kernel for rows of unit length means nothing: half of a thousand are shorter than .5, or longer than 2."
     z_U_D = as_latents(z_U_D)
     some = z_U_D[::-(-len(z_U_D)//1000)].double()
     length = some.norm(dim=1).median().item()
     if .5 <= length <= 2: return
-    says = f'Features have lengths of about {length:.2g}, and the kernel is for unit length'
-    warnings.warn(f"{says}: divide each row by its length.", stacklevel=3)
+    warnings.warn("Features are not of unit length, for which the kernel is made: divide each row by its length. "
+                  "Else no row is like another, or all are alike.")
 
 def herding_rows(
     z_U_D, # (U, D) latents of the unlabelled rows

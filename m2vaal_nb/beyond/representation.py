@@ -30,7 +30,7 @@ from ..foundations.inputs import as_ids, as_images, as_int, as_latents, as_name
 from ..foundations.log import only_writer
 from ..foundations.machine import one_thread
 from ..foundations.tensors import damaged, images_hash, read_tensors, write_tensors
-from ..data import DATASETS, Dataset, load_dataset
+from ..data import CLASSES, DATASETS, Dataset, load_dataset
 from .contrast import KINDS, Recipe, fresh
 from .feature_learners import fit_head
 
@@ -114,8 +114,7 @@ def need_same_images(
     x_N:Tensor, # The images that it should be about
 ):
     "`ValueError` when a file says that it is about others."
-    here = images_hash(x_N)
-    if words.get('of', here) == here: return
+    if 'of' not in words or words['of'] == images_hash(x_N): return
     raise ValueError(f"{path} was learned from other images of this name: remove it, or give these another name.")
 
 def taken_up(
@@ -148,7 +147,7 @@ def halved_precision(
 # %% ../../nbs/beyond/representation.ipynb #5c01b7e9
 def _go_through(nets, opt, x_N, recipe, path, say):
     done = taken_up(path, nets, opt, recipe, x_N)
-    about = dict(recipe=str(recipe), of=images_hash(x_N))
+    about = dict(recipe=str(recipe), of=images_hash(x_N)) if path else {}
     n = len(dealt(recipe, len(x_N), 0)[0])
     nets.train()
     began, passes = time.perf_counter(), recipe.passes
@@ -258,7 +257,8 @@ def read_weights(
     if words.get('words') != learned.words:
         raise ValueError(f"{path} holds other weights: {words.get('words')}, not {learned.words}.")
     images = load_dataset(learned.images).x
-    need_same_images(path, words, images)
+    is_sure = learned.published or '@' in learned.images or learned.images in CLASSES     # or the name says which
+    need_same_images(path, words if is_sure else dict(of='unknown') | words, images)
     kept = kept_nets(learned, fresh(learned.recipe, images.shape[1:]))
     try: kept.load_state_dict(held)
     except RuntimeError:

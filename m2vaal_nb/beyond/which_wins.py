@@ -6,6 +6,7 @@
 __all__ = ['read_evidence', 'plot_over', 'goals', 'labels_to_reach', 'first_query', 'beside_pixels', 'over_pixels']
 
 # %% ../../nbs/beyond/which_wins.ipynb #6c99ae8c
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,17 +38,19 @@ def plot_over(
 ): # matplotlib's figure
     "How far strategies are above one of them while labels are bought, with intervals of 95%."
     fig, axes = plt.subplots(len(runs), 1, figsize=(7, .8 + 3*len(runs)), squeeze=False, layout='constrained')
+    seeds = defaultdict(list)
     for ax,(title,table) in zip(axes.flat, runs.items()):
         for sampler,colour in colours.items():
             slug = slug_of(sampler)
             over = curve_over(table, slug, slug_of(base))
-            label = f'{METHODS[slug].name} (n={over.n.iloc[0]})'
+            seeds[slug].append(str(over.n.iloc[0]))
+            label = f"{METHODS[slug].name} (n={', '.join(dict.fromkeys(seeds[slug]))})"
             ax.plot(over.index, over.difference, color=colour, label=label)
             ax.fill_between(over.index, over.low, over.high, color=colour, alpha=.15, linewidth=0)
         ax.axhline(0, color='k', lw=.5)
         ax.set(title=title, xlabel='labels', ylabel=f'points over {METHODS[slug_of(base)].name}')
         ax.grid(alpha=.3)
-    fig.legend(*axes[0,0].get_legend_handles_labels(), loc='outside lower center', ncols=2, fontsize=8)
+    fig.legend(*axes[-1,0].get_legend_handles_labels(), loc='outside lower center', ncols=2, fontsize=8)
     plt.close(fig) # or a notebook shows it twice
     return fig
 

@@ -11,8 +11,8 @@ __all__ = ['UNSEEN', 'JOINERS', 'LETTERS', 'UNLISTED', 'ADDING', 'UPLOADED', 'no
 # %% ../../nbs/foundations/names.ipynb #dff26bd3
 import posixpath, re, unicodedata
 from collections import defaultdict
-from contextlib import suppress
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from itertools import zip_longest
 from os.path import commonprefix
@@ -94,10 +94,13 @@ def offered(
 # %% ../../nbs/foundations/names.ipynb #d87a8de3
 ADDING = [f'm2vaal_nb.beyond.{name}' for name in ('one_factor', 'trust', 'guests')] # Modules
 
+@cache
 def add_all_names():
-    "Import what adds names to our tables, where it can be imported."
+    "Import what adds names to our tables, where what it needs is installed."
     for module in ADDING:
-        with suppress(ModuleNotFoundError): import_module(module)
+        try: import_module(module)
+        except ModuleNotFoundError as e:
+            if e.name.startswith('m2vaal_nb'): raise
 
 # %% ../../nbs/foundations/names.ipynb #5af630b9
 def readings(

@@ -27,7 +27,7 @@ from ..loop import Protocol
 from .accuracy import (
     OTHER_NET, STOPPED, in_points, interval, label_folds, predictions, whether_more, wilson)
 from .labels import listed
-from .query import next_images, query_protocol, served
+from .query import method_for, next_images, query_protocol, served
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10011
 def audit_order(
@@ -85,6 +85,7 @@ def audited_images(
     "The images to label next, a part of them drawn at random."
     left = order[~np.isin(order, pool.labelled)]
     if not len(left): raise ValueError("All images are labelled: there is nothing to choose.")
+    method = method_for(method, pool.x.ndim == 2)
     query_protocol(budget, len(left), method, seed, **changes)
     n = served(budget, len(left))
     n_drawn = audit_part(len(pool.labelled), n, share)

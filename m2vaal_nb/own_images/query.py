@@ -15,7 +15,7 @@ import torch
 
 from ..foundations.display import progress
 from ..foundations.inputs import as_budget, as_int, as_labels, as_name
-from ..foundations.names import offered
+from ..foundations.names import add_all_names, offered
 from ..data import Pool, PoolView, as_inputs
 from ..losses import LEARNERS
 from ..samplers import SAMPLERS, scores_at_picks
@@ -53,6 +53,7 @@ def method_for(
 )->str: # Slug
     "A method that can read what there is; `ValueError` when it reads the other."
     if method is None: return DEFAULT if features else 'margin'
+    if method not in METHODS: add_all_names()
     if features and slug_of(method) in METHODS: return slug_of(method)       # random means linear_random
     method = take_method(method, 'linear' if features else 'm2_vaal_no_adv')
     if reads_features(method) == features: return method

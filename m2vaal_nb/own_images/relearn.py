@@ -115,7 +115,7 @@ class Choosing:
 
     @property
     def protocol(self)->Protocol: # What to train and to choose by
-        return protocol_for(Protocol(), self.method)
+        return protocol_for(Protocol(), method_for(self.method, features=True))
 
 def checked_choosing(
     choosing:Choosing, # How to learn

@@ -170,7 +170,7 @@ def area_table(
 # %% ../../nbs/paper/statistics.ipynb #5bba492c
 def over_budget(
     runs:pd.DataFrame, # A row a round, of an experiment's finished runs
-)->pd.DataFrame: # A row a method, best first: area in percent; points ahead of random picks, low to high; pairs
+)->pd.DataFrame: # A row a method, best first: area in percent; points ahead of which random picks, low to high; pairs
     "Areas, and paired differences to random picks: of the same learner, or of a plain classifier where there are none."
     area = areas(runs)
     of = runs.groupby('method').protocol.first()

@@ -48,7 +48,7 @@ def learn(p:Protocol, known:dict):
     def meaning(k, what):
         try: return pickle.loads(known[k]) if isinstance(known[k], bytes) else known[k]
         except (KeyError, AttributeError, ImportError):
-            says = 'what is imported from a file can, and what lives in a notebook cannot'
+            says = 'a named function of a file can, for a sampler as in mine=classifier+my.py:ratio'
             raise ValueError(f"The {what} cannot go to another process: {says}.") from None
     for k,names in NAMES.items():
         name = getattr(p, k)
@@ -62,7 +62,8 @@ def sendable(
     "An error that can go to another process."
     try: same = type(pickle.loads(pickle.dumps(error))) is type(error)
     except Exception: same = False
-    return error if same else RuntimeError(f'{type(error).__name__}: {error}')
+    says = ' '.join([str(error), *getattr(error, '__notes__', ())])
+    return error if same else RuntimeError(f'{type(error).__name__}: {says}')
 
 # %% ../../nbs/scale/workers.ipynb #8d5e4e9e
 def work(
