@@ -6,7 +6,7 @@
 __all__ = ['CHOICES', 'COUNTS', 'WEIGHTS', 'Buying', 'Protocol', 'checked_protocol', 'identity_of', 'Job', 'start_pool',
            'Training', 'pixels', 'Draws', 'draw', 'fresh_nets', 'phase_loss', 'adam', 'train_step', 'check_values',
            'train', 'train_round', 'predict', 'view_pool', 'accuracy', 'discriminator_quality', 'pick', 'dry_run',
-           'query_round', 'stored_lines', 'Run', 'replayed', 'open_run', 'run']
+           'query_round', 'stored_lines', 'Run', 'open_run', 'run']
 
 # %% ../nbs/04_loop.ipynb #02129568
 import json, math, re, time, warnings
@@ -481,6 +481,15 @@ class Run:
     val:np.ndarray # (V,) ids of the validation set
     pool:Pool # Pool with the labels bought so far
     lines:list # Lines of the log
+    def replay(self, lines:list):
+        "Buy again what lines say that was bought; `ValueError` when its labels are others."
+        same = not lines or lines[0]['initial'] == self.pool.labelled.tolist()
+        for line in lines:
+            self.pool, n = self.pool.reveal(line['queried']), len(self.pool.y)
+            of_class = np.bincount(self.pool.y[n:], minlength=len(self.pool.classes))
+            same = same and of_class.tolist() == line['queried_classes']
+        if not same: raise ValueError(f"{self.path} is about other labels than these. Choose another folder.")
+        self.lines = lines
     def ask(self)->Training|None: # The next one; None at the end
         p, i = self.job.protocol, len(self.lines)
         return Training(self.pool, p, self.job.seed, i) if i <= p.n_queries else None
@@ -498,20 +507,6 @@ class Run:
         return line
 
 # %% ../nbs/04_loop.ipynb #c9620f4e
-def replayed(
-    pool:Pool, # With its initial labels
-    lines:list, # Of a log
-    path:Path, # Of the log
-)->Pool: # With the labels that were bought
-    "What a log has bought; `ValueError` when it was about other labels."
-    same = not lines or lines[0]['initial'] == pool.labelled.tolist()
-    for line in lines:
-        pool = pool.reveal(line['queried'])
-        bought = pool.y[len(pool.y) - len(line['queried']):]
-        same = same and np.bincount(bought, minlength=len(pool.classes)).tolist() == line['queried_classes']
-    if same: return pool
-    raise ValueError(f"{path} is about other labels: those that it bought are not what these are. Choose another folder.")
-
 @contextmanager
 def open_run(
     job:Job, # What to do
@@ -528,8 +523,9 @@ def open_run(
     with only_writer(path):
         lines = stored_lines(path, job)
         warn_if_moved(path, lines, provenance(pool.x.device))
-        pool = replayed(pool, lines, path)
-        yield Run(job, path, data, val, pool, lines)
+        going = Run(job, path, data, val, pool, [])
+        going.replay(lines)
+        yield going
 
 # %% ../nbs/04_loop.ipynb #c7cb8b25
 def run(

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from m2vaal_nb.cli import m2vaal_serve
 from m2vaal_nb.interop.label_studio import label_studio_config
 from m2vaal_nb.interop.label_studio_api import LabelStudio, all_tasks, ask
-from m2vaal_nb.interop.label_studio_ml import Answer, class_choices, task_images
+from m2vaal_nb.interop.label_studio_ml import Answer, Control, class_choices, task_images
 from m2vaal_nb.own_images import relearn, serve as module
 from m2vaal_nb.own_images.embeddings import read_embeddings
 from m2vaal_nb.own_images.query import known_pool, next_images

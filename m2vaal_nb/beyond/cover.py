@@ -310,7 +310,7 @@ SIGMA = .7 # Width of the kernel on features of unit length, chosen on MNIST
 def look_at_lengths(
     z_U_D, # (U, D) latents
 ):
-    "Warn where a kernel for rows of unit length means nothing: half of a thousand are shorter than .5, or longer than 2."
+    "Warn where a kernel for rows of unit length means nothing: half of them are shorter than .5, or longer than 2."
     z_U_D = as_latents(z_U_D)
     some = z_U_D[::-(-len(z_U_D)//1000)].double()
     length = some.norm(dim=1).median().item()

@@ -6,13 +6,14 @@
 __all__ = ['VIEWS', 'Backbone', 'without_head', 'torchvision_backbone', 'timm_backbone', 'inner_weights', 'load_weights',
            'without_warnings', 'backbone_for', 'part_files', 'taken_up', 'rows_of', 'read_batch', 'embed_batches',
            'passes_for', 'at_home', 'recipe_for', 'learn_aloud', 'at_hand', 'learned_rows', 'check_embeddings',
-           'write_embeddings', 'rows_there', 'settings_for', 'embed_folder']
+           'write_embeddings', 'rows_there', 'rows_of_all', 'settings_for', 'embed_folder']
 
 # %% ../../nbs/own_images/embed.ipynb #6f3441d9
 import hashlib, io, json, logging
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -294,7 +295,7 @@ def check_embeddings(
     if {*paths}.isdisjoint(names):
         raise ValueError(f"{out} would be lost: it holds no image of this folder, so name another file.")
 
-# %% ../../nbs/own_images/embed.ipynb #fdcc2eda
+# %% ../../nbs/own_images/embed.ipynb #f038495d
 def write_embeddings(
     out:Path, # Where to
     names:list, # Of the images
@@ -322,6 +323,27 @@ def rows_there(
     now = zip(paths, stamps(folder, paths).tolist())
     return {path: held[path][0] for path,seen in now if path in held and [*held[path][1:]] == seen}
 
+# %% ../../nbs/own_images/embed.ipynb #218b8751
+def rows_of_all(
+    folder:Path, # Where the images are
+    paths:list, # Of its images
+    look:Callable, # () -> backbone, asked for where there is something to look at
+    out:Path, # File that is wanted; it may hold rows from before
+    made:dict, # From what and how
+    batch:int=32, # Images at a time
+    device:torch.device=torch.device('cpu'), # Where the net looks
+    say:Callable=print, # Told how many there are, and how far it is
+)->tuple: # Path -> row; path -> why it could not be read
+    "What a net says of a folder: what it said before, and of images that came or were written again."
+    there = rows_there(out, made, folder, paths)
+    new = [path for path in paths if path not in there]
+    if there: say(f'{len(there)} of them were embedded before, and are as they were.')
+    if not new: return there, {}
+    about = made | dict(new=images_sha(folder, new))
+    rows, bad = embed_batches(folder, new, look(), out, about, batch, device, say)
+    return there | dict(zip(new, rows)), bad
+
+# %% ../../nbs/own_images/embed.ipynb #fdcc2eda
 def settings_for(
     backbone:str, # 'learned', or the name of a net
     n:int, # Images
@@ -381,15 +403,9 @@ def embed_folder(
             names, bad = list(seen.headers), seen.bad
             rows = learned_rows(seen.x_N, recipe_for(seen.x_N, made['recipe'], say), say).numpy()
         else:
-            there, bad = rows_there(out, made, folder, paths), {}
-            new = [path for path in paths if path not in there]
-            if there: say(f'{len(there)} of them were embedded before, and are as they were.')
-            if new:
-                net = backbone_for(backbone, weights, pretrained)
-                about = made | dict(new=images_sha(folder, new))
-                found, bad = embed_batches(folder, new, net, out, about, batch, device, say)
-                check_bad(bad, len(paths), skip_bad)
-                there |= zip(new, found)
+            look = partial(backbone_for, backbone, weights, pretrained)
+            there, bad = rows_of_all(folder, paths, look, out, made, batch, device, say)
+            check_bad(bad, len(paths), skip_bad)
             names = [path for path in paths if path not in bad]
             rows = np.stack([there[path] for path in names])
         write_embeddings(out, names, rows, made, stamps(folder, names))
