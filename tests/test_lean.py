@@ -30,6 +30,7 @@ POOL = """
 g = np.random.default_rng(0)
 y = np.arange(90) % 3
 z = np.array([[0., 0, 1], [3, 0, 1], [0, 3, 1]])[y] + g.normal(size=(90, 3))
+z /= np.linalg.norm(z, axis=1, keepdims=True)
 p = g.dirichlet([1, 1, 1], 81)
 fields = dict(ids=np.arange(81), seed=3, p_N_C=p, z_N_D=z[9:], d_N=p[:,0], r_N=p[:,1], z_L_D=z[:9], y_L=y[:9], p_L_C=p[:9])
 """
