@@ -311,9 +311,8 @@ def look_at_lengths(
     z_U_D, # (U, D) latents
 ):
     "Warn where a kernel for rows of unit length means nothing: half of them are shorter than .5, or longer than 2."
-    z_U_D = as_latents(z_U_D)
-    some = z_U_D[::-(-len(z_U_D)//1000)].double()
-    length = some.norm(dim=1).median().item()
+    some = as_latents(z_U_D[::-(-len(z_U_D)//1000)])       # of a million rows, too, no more than a thousand are read
+    length = some.double().norm(dim=1).median().item()
     if .5 <= length <= 2: return
     warnings.warn("Features are not of unit length, for which the kernel is made: divide each row by its length. "
                   "Else no row is like another, or all are alike.")
@@ -329,8 +328,9 @@ def herding_rows(
     seed:int=0, # Breaks ties, draws rows
 )->np.ndarray: # (budget,) rows of U, as picked
     "MaxHerding with weights: greedily the rows that cover the pool best, given what is labelled."
+    picks = cover_rows(z_U_D, z_L_D, budget, gauss, sigma, weight_U, n_reference, n_candidates, seed)
     if sigma == SIGMA: look_at_lengths(z_U_D)
-    return cover_rows(z_U_D, z_L_D, budget, gauss, sigma, weight_U, n_reference, n_candidates, seed)
+    return picks
 
 # %% ../../nbs/beyond/cover.ipynb #5e0a1d15
 def alike(

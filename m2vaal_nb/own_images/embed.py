@@ -13,7 +13,6 @@ import hashlib, io, json, logging
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -311,22 +310,20 @@ def write_embeddings(
 def rows_there(
     out:Path, # File that may have been written before
     made:dict, # From what and how it will be
-    folder:Path, # Where the images are
-    paths:list, # Of its images
+    seen:dict, # Path -> stamp of the image
 )->dict: # Path -> row, of images that are as they were when the same net saw them
     "What a net need not look at again."
     before = made_by(out) or {}
     if made['backbone'] == 'learned' or before | dict(images=made['images']) != made: return {}
     with np.load(out, allow_pickle=False) as z:
         if 'seen' not in z: return {}
-        held = {name: (row, *seen) for name,row,seen in zip(z['names'].tolist(), z['embeddings'], z['seen'].tolist())}
-    now = zip(paths, stamps(folder, paths).tolist())
-    return {path: held[path][0] for path,seen in now if path in held and [*held[path][1:]] == seen}
+        held = zip(z['names'].tolist(), z['embeddings'], z['seen'].tolist())
+        return {path: row for path,row,stamp in held if seen.get(path) == stamp}
 
 # %% ../../nbs/own_images/embed.ipynb #218b8751
 def rows_of_all(
     folder:Path, # Where the images are
-    paths:list, # Of its images
+    seen:dict, # Path -> stamp of the image
     look:Callable, # () -> backbone, asked for where there is something to look at
     out:Path, # File that is wanted; it may hold rows from before
     made:dict, # From what and how
@@ -335,8 +332,8 @@ def rows_of_all(
     say:Callable=print, # Told how many there are, and how far it is
 )->tuple: # Path -> row; path -> why it could not be read
     "What a net says of a folder: what it said before, and of images that came or were written again."
-    there = rows_there(out, made, folder, paths)
-    new = [path for path in paths if path not in there]
+    there = rows_there(out, made, seen)
+    new = [path for path in seen if path not in there]
     if there: say(f'{len(there)} of them were embedded before, and are as they were.')
     if not new: return there, {}
     about = made | dict(new=images_sha(folder, new))
@@ -387,9 +384,9 @@ def embed_folder(
 )->Path: # What was written
     "Look at every image of a folder once, and keep what was seen."
     folder, out = Path(images), Path(out)
-    batch, device = as_int(batch, 'batch', low=1), pick_device(device)
-    paths = image_paths(images, ALL_KINDS)
+    batch, device, paths = as_int(batch, 'batch', low=1), pick_device(device), image_paths(images, ALL_KINDS)
     check_embeddings(out, paths)
+    seen = dict(zip(paths, stamps(folder, paths).tolist()))       # before they are looked at: later they may be others
     made = settings_for(backbone, len(paths), size, passes, seed, weights, flip, recolour)
     made |= dict(images=images_sha(folder, paths), pretrained=pretrained)
     if made_by(out) == made:
@@ -399,16 +396,16 @@ def embed_folder(
     say(f'{len(paths)} images, embedded by {how}.')
     with only_writer(out):
         if backbone == 'learned':
-            seen = see_images(folder, paths, square(made['size']), skip_bad=skip_bad)
-            names, bad = list(seen.headers), seen.bad
-            rows = learned_rows(seen.x_N, recipe_for(seen.x_N, made['recipe'], say), say).numpy()
+            read = see_images(folder, paths, square(made['size']), skip_bad=skip_bad)
+            names, bad = list(read.headers), read.bad
+            rows = learned_rows(read.x_N, recipe_for(read.x_N, made['recipe'], say), say).numpy()
         else:
-            look = partial(backbone_for, backbone, weights, pretrained)
-            there, bad = rows_of_all(folder, paths, look, out, made, batch, device, say)
+            def look(): return backbone_for(backbone, weights, pretrained)
+            there, bad = rows_of_all(folder, seen, look, out, made, batch, device, say)
             check_bad(bad, len(paths), skip_bad)
             names = [path for path in paths if path not in bad]
             rows = np.stack([there[path] for path in names])
-        write_embeddings(out, names, rows, made, stamps(folder, names))
+        write_embeddings(out, names, rows, made, np.array([seen[name] for name in names]))
         for part in part_files(out): part.unlink(missing_ok=True)
     if bad: say(f'{len(bad)} of {len(paths)} images could not be read and are left out: {listed(bad, 10)}.')
     say(f'{out}: {len(names)} embeddings of {rows.shape[1]} numbers each.')

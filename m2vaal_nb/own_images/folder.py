@@ -303,8 +303,8 @@ def write_choice(
     elif drawn: order = f'{drawn} drawn at random, to measure, then the others {order}'
     say(f'{first}: the {len(chosen)} images to label next, {order}.')
     if others: say(f'{others[0]}: the same for Label Studio; {others[1]}: its labelling interface.')
-    root = 'the folder above the images' if known.folder else 'the folder that the names of the images begin in'
     if others and query.url is None:
+        root = 'the folder above the images' if known.folder else 'the folder that the names of the images begin in'
         say(f'Its addresses are those of a Label Studio whose document root is {root}; '
             'for any other, name what stands before their paths (--url).')
 
@@ -318,11 +318,12 @@ def judged(
     "How good the predictions are, and whether more labels help."
     said = []
     if query.audit is not None: said = [audit_says(pool, audit_ids(pool, known.paths), audit, known.paths)]
+    elif known.n_labelled >= LEAST:
+        hidden = len(audit_run(audit_ids(pool, known.paths), pool.labelled))
+        by_chance = (known.n_labelled/len(known.paths))**hidden      # that so many in a row have a label
+        if hidden >= LEAST and by_chance < .001:
+            said = [f'Of these labels {hidden} seem to be an audit, drawn at random: with --audit, they alone measure.']
     if audit: return said[0]
-    hidden = len(audit_run(audit_ids(pool, known.paths), pool.labelled))
-    by_chance = (known.n_labelled/max(1, len(known.paths)))**hidden      # that so many in a row have a label
-    if query.audit is None and hidden >= LEAST and by_chance < .001:
-        said = [f'Of these labels {hidden} seem to be an audit, drawn at random: with --audit, they alone measure.']
     if known.n_labelled < 6:
         return '\n'.join([*said, 'At least 6 labels are needed to say how good the predictions are.'])
     found = cross_validate(pool, query.slug(known), seed=query.seed, **query.training(known))
