@@ -24,7 +24,7 @@ from ..loop import (
     Training, discriminator_quality, draw, fresh_nets, phase_loss, pick, pixels, start_pool, train, view_pool)
 from ..experiments import dataset
 from .claims import judge
-from .revisit import logs_of, rewind, tabulate
+from .revisit import logs_of, rewind, tabulate, write_rows
 from .rules import evenness
 from .statistics import areas, half_width
 
@@ -120,6 +120,7 @@ def validation_curve(
     round:int=-1, # Number of the round, from 0; or -1, the last
     checks:int=20, # Looks, evenly spaced
     measure:Callable=validated, # Function of nets, training and validation batch: what is looked at
+    keep:Callable|None=None, # Function that is told of all rows so far, after every look
     **changes, # Fields of the protocol to replace
 )->list: # A row a look: learner, seed, n_labelled, steps, step, loss, accuracy
     "The validation loss of a training on a logged round's labels, as it falls."
@@ -129,7 +130,9 @@ def validation_curve(
     looks = np.linspace(0, p.warmup_steps + p.steps, checks + 1).astype(int).tolist()
     row = dict(learner=learner, seed=t.seed, n_labelled=len(t.pool.labelled), steps=p.steps)
     def look(step, _=None):
-        if step in looks: seen.append(row | dict(step=step) | measure(nets, t, batch))
+        if step not in looks: return
+        seen.append(row | dict(step=step) | measure(nets, t, batch))
+        if keep: keep(seen)
     train(nets, t.learner, p, t.pool.x, draw(t), look)
     look(looks[-1])
     return seen
@@ -175,11 +178,17 @@ def look_and_choose(
 
 def probe_vaals_length(
     results:str|Path, # Folder with the logs of long_2b; the table goes there
-    learners=('vaal', 'm2_vaal'), # Whose discriminators are asked
-    say:Callable=print, # Function that is told of every training
-)->Path: # The table
+    learner:str, # Name of what is trained; its discriminator is asked
+    say:Callable=print, # Function that is told of every look
+    **changes, # Fields of the protocol to replace
+)->Path: # The table, vaals_length/LEARNER.csv, which every look adds to
     "Train as long as VAAL's code does, on the labels of the first run of random picks."
     path, *_ = logs_of(results, 'long_2b', 'random')
-    def measure(path, learner):
-        return validation_curve(path, learner, checks=39, measure=look_and_choose, **VAALS_LENGTH)
-    return tabulate(results, 'vaals_length', [(path, name) for name in learners], measure, say)
+    table = Path(results)/'vaals_length'/f'{learner}.csv'
+    table.parent.mkdir(exist_ok=True)
+    def keep(seen):
+        write_rows(table, seen)
+        say(f"{learner}: step {seen[-1]['step']} of {seen[-1]['steps']}")
+    protocol = {**VAALS_LENGTH, **changes}
+    validation_curve(path, learner, checks=39, measure=look_and_choose, keep=keep, **protocol)
+    return table
