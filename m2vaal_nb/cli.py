@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['GOES_ON', 'say', 'one_sentence_errors', 'parse_int', 'parse_number', 'parse_seeds', 'given', 'with_dashes',
            'parser_of', 'options_of', 'dashed', 'engine_for', 'other_images', 'grids_of', 'seen', 'do_grid', 'do_grids',
-           'm2vaal_run', 'm2vaal_figures', 'm2vaal_probe', 'm2vaal_pictures', 'm2vaal_demo', 'm2vaal_bench', 'loading',
-           'label_sources', 'm2vaal_query', 'm2vaal_serve', 'm2vaal_embed']
+           'm2vaal_run', 'm2vaal_methods', 'm2vaal_figures', 'm2vaal_probe', 'm2vaal_pictures', 'm2vaal_demo',
+           'm2vaal_bench', 'loading', 'label_sources', 'm2vaal_query', 'm2vaal_serve', 'm2vaal_embed']
 
 # %% ../nbs/cli.ipynb #5c5707ab
 import gc, os, re, sys, warnings
@@ -246,7 +246,7 @@ def do_grids(
 @dashed
 def m2vaal_run(
     name:str, # Experiment, one of these
-    methods:str=None, # Comma-separated: random,mine=classifier+my.py:ratio; or as in the figure
+    methods:str=None, # Comma-separated (m2vaal_methods lists them): random,mine=classifier+my.py:ratio; or as in the figure
     seeds:str='0', # Whole numbers, such as 0,1 or 0-9
     rounds:str=None, # Stop after so many queries; by default where the paper stops
     steps:str=None, # Training steps in a round; by default the experiment's
@@ -283,6 +283,19 @@ def m2vaal_run(
         do_grids(grids, Path(out), workers, device, data, tensorboard)
         logs = Path(out)/[*grids][0].split('/')[0]
         say(f'Logs: {logs}. Table and figure: m2vaal_figures --results {out}')
+
+# %% ../nbs/cli.ipynb #74626d6b
+@dashed
+def m2vaal_methods(
+    reads:str=None, # images or features; by default both
+):
+    "List all methods: what each reads, what learns, what is picked."
+    with one_sentence_errors('m2vaal_methods', ''):
+        from m2vaal_nb.experiments import methods_table
+        groups = methods_table(reads).groupby(['reads', 'learner', 'learns'], sort=False)
+        for (kind,learner,learns),table in groups:
+            say(f'\nOn {kind}, {learner}: {learns}')
+            for slug,picks in table.picks.items(): say(f'  {slug:31} {picks}')
 
 # %% ../nbs/cli.ipynb #886a8589
 @call_parse
@@ -423,7 +436,7 @@ def m2vaal_query(
     images:str=None, # A folder of images, with its subfolders; optional with --embeddings
     labels:str=None, # A CSV (image,label), Label Studio's export, the word folders; several with commas, or "b/*.csv"
     budget:str='20', # How many images to choose
-    method:str=None, # margin for images, doubt_area for embeddings; or random, badge, coreset, m1m2_doubt_area, ...
+    method:str=None, # margin for images, doubt_area for embeddings; m2vaal_methods lists all
     out:str='next.csv', # The choice, best first where the method ranks, with an empty column label to fill in
     label_studio:str=None, # The same as tasks for Label Studio (JSON), its labelling interface beside it (.xml)
     classes:str=None, # All classes, with commas, in double quotes where they hold one; by default those of the labels

@@ -132,6 +132,7 @@ class Learner:
     fit:Callable|None=None # (Training) -> model of features; its predict(x_N) gives p, and z and d where it knows them
     from_nothing:bool=False # Can `fit` begin before the first label?
     supervised:bool=False # Does `fit` learn classes from labelled rows alone?
+    says:str='' # What it is, for somebody who chooses one
 
 # %% ../nbs/02_losses.ipynb #68e5b962
 VAE = ('encoder', 'decoder')
@@ -146,16 +147,25 @@ _ranked = Phase(('classifier', *VAE, 'ranker'), rank_and_autoencode, dict(
 _all_classes = Phase(('classifier', *VAE), marginalise, _kingma)
 _train_d = Phase(('discriminator',), discriminate, dict(discriminator=1.))
 
-_vaal = Learner(('classifier', *VAE, 'discriminator'), (_against, _train_d))
-_m2_vaal = replace(_vaal, condition=condition_on_probs, n_extra='classes')
+_vaal = Learner(
+    ('classifier', *VAE, 'discriminator'), (_against, _train_d),
+    says='a net on labelled images, and apart from it a VAE that plays against a discriminator')
+_m2_vaal = replace(
+    _vaal, condition=condition_on_probs, n_extra='classes',
+    says="the paper's model: a net that also tells the VAE the class, against a discriminator")
 
 LEARNERS = dict(
-    classifier=Learner(('classifier',), (_classify,)),
+    classifier=Learner(('classifier',), (_classify,), says='a net on labelled images'),
     vaal=_vaal,
-    ta_vaal=Learner((*_vaal.nets, 'ranker'), (_ranked, _train_d), condition_on_rank, n_extra=1),
+    ta_vaal=Learner(
+        (*_vaal.nets, 'ranker'), (_ranked, _train_d), condition_on_rank, n_extra=1,
+        says='VAAL with a net that ranks losses'),
     m2_vaal=_m2_vaal,
-    m2_vaal_no_adv=replace(_m2_vaal, phases=(_apart, _train_d)),
-    m2=Learner(('classifier', *VAE), (_all_classes,), n_extra='classes'))
+    m2_vaal_no_adv=replace(
+        _m2_vaal, phases=(_apart, _train_d), says='M2-VAAL without the adversarial loss'),
+    m2=Learner(
+        ('classifier', *VAE), (_all_classes,), n_extra='classes',
+        says="Kingma's M2: a VAE that is told each class in turn"))
 
 # %% ../nbs/02_losses.ipynb #4152aeff
 def warmup(learner:Learner)->Learner:

@@ -1,5 +1,5 @@
 "Embeddings in, and made: every form, everything that is wrong with a file, a kill in the middle, from nothing to a second query."
-import csv, json, os, pickle, re, shutil, subprocess, sys, time
+import csv, io, json, os, pickle, re, shutil, subprocess, sys, time
 from pathlib import Path
 from unittest.mock import patch
 import numpy as np, pandas as pd, pytest, torch
@@ -410,31 +410,45 @@ def test_timm_without_a_network(here):
     assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
     assert re.fullmatch(r'm2vaal_embed: The weights of resnet18 could not be fetched \(.*\w\): give a file of them .*\n', done.stderr), done.stderr
 
-def test_how_far_it_is_without_a_bar(here, monkeypatch):
-    "A line a pass or a batch, as often as is asked for; none where there is a bar."
+def test_how_far_it_is_without_a_bar(here, monkeypatch, capsys):
+    "Lines as often as is asked for; what is said aloud is said once."
     scenes('photos', 9)
-    often = display.now_and_then
-    monkeypatch.setattr(embed, 'now_and_then', lambda say: often(say, 0))
+    monkeypatch.setenv('TQDM_DISABLE', '')
+    monkeypatch.setattr(display, 'EVERY', 0.)
     def told(out, *args, **kw):
         said = []
         embed_folder('photos', out, *args, device='cpu', say=said.append, **kw)
-        return said
-    monkeypatch.setattr(display, 'has_bar', lambda: False)
-    first, colours, where, first_pass, *passes, last = told('a.npz', passes=4, size=8)
-    assert '--no-recolour' in colours and where.startswith(f"After each pass, what was learned is kept in {here/'cache'}") and first_pass.startswith('Pass 1 of 4: loss')
-    assert [s.partition(':')[0] for s in passes] == [f'Pass {i} of 4' for i in (2, 3, 4)]
-    assert [', about ' in s for s in passes] == [True, True, False]
-    _, *batches, last = told('b.npz', 'resnet18', batch=4, pretrained=False)
-    assert batches == [f'{n} of 9 images are embedded.' for n in (4, 8, 9)]
-    monkeypatch.setattr(display, 'has_bar', lambda: True)
-    assert not [s for s in told('c.npz', passes=4, size=9) + told('d.npz', 'resnet18', batch=4, pretrained=False) if re.match('Pass [234]|.* are embedded', s)]
+        return said, capsys.readouterr().err.splitlines()
+    (first, colours, where, first_pass, last), lines = told('a.npz', passes=4, size=8)
+    assert '--no-recolour' in colours and where.startswith(f"After each pass, what was learned is kept in {here/'cache'}")
+    assert re.fullmatch(r'Pass 1 of 4: loss .*, about .* left\.', first_pass)
+    assert {'reading images', 'learning features', 'features'} <= {line.partition(':')[0] for line in lines}
+    assert any(re.fullmatch(r'learning features: 4 of 4, about .* left', line) for line in lines)
+    said, lines = told('b.npz', 'resnet18', batch=4, pretrained=False)
+    assert 'embedding: 4 of 9' in [line.partition(',')[0] for line in lines]
 
-@pytest.mark.parametrize('off, terminal, bar', [('1', True, False), ('0', True, True), ('', True, True), ('0', False, False), ('1', False, False)])
-def test_where_there_is_a_bar(off, terminal, bar, monkeypatch):
+WAYS = {'off': ('1', False, True, {'disable': True}), 'off, in a notebook': ('1', True, False, {'disable': True}),
+        'a terminal': ('0', False, True, {'disable': False}), 'a notebook': ('', True, False, {'disable': False})}
+
+@pytest.mark.parametrize('what', WAYS)
+def test_where_there_is_a_bar(what, monkeypatch):
+    off, notebook, terminal, way = WAYS[what]
     monkeypatch.setenv('TQDM_DISABLE', off)
+    monkeypatch.setattr('fastcore.imports.in_notebook', lambda: notebook)
     with patch.object(sys, 'stderr') as err:
         err.isatty = lambda: terminal
-        assert display.has_bar() == bar
+        assert display.way_to_show() == way
+        err.isatty = lambda: False
+        if not notebook and off == '0': assert isinstance(display.way_to_show()['file'], display.Lines)
+
+def test_lines_that_nobody_reads_any_more(monkeypatch):
+    "A pipe that was closed stops no work."
+    monkeypatch.setenv('TQDM_DISABLE', '')
+    monkeypatch.setattr(display, 'EVERY', 0.)
+    class Closed(io.StringIO):
+        def write(self, text): raise BrokenPipeError
+    monkeypatch.setattr(sys, 'stderr', Closed())
+    assert list(display.progress('abc', 'letters')) == ['a', 'b', 'c']
 
 def test_no_lock_is_left(here, capsys):
     "Whether a command ends well or not."

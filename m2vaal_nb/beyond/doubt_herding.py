@@ -205,7 +205,7 @@ def doubt_constant(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
     budget:int, # Labels to buy, 1 to len(view)
 )->np.ndarray: # (budget,) dataset ids
-    "A control: the same without a discriminator, at all times with the trust it has on average in `learned_2b`."
+    "A control: doubt by area without a discriminator, at all times with the trust it has on average in learned_2b."
     return herd(view, budget, even_doubt(view, .9))
 
 TRUST_AT = {500: .616, 564: .748, 628: .815, 692: .854, 756: .876, 820: .891, 884: .903,
@@ -215,7 +215,7 @@ def doubt_schedule(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`
     budget:int, # Labels to buy, 1 to len(view)
 )->np.ndarray: # (budget,) dataset ids
-    "A control: the same without a discriminator, with the trust it has in `learned_2b` at that number of labels."
+    "A control: doubt by area without a discriminator, with the trust it has in learned_2b at that many labels."
     trust = np.interp(len(view.need('z_L_D')), [*TRUST_AT], [*TRUST_AT.values()])
     return herd(view, budget, even_doubt(view, trust))
 

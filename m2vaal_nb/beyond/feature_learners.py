@@ -183,4 +183,5 @@ def fit_linear(
     "The logistic head, and the discriminators."
     return Model(fit_head(*labelled_rows(t), C), discriminators_of(t))
 
-LEARNERS['linear'] = Learner(fit=fit_linear, from_nothing=True, supervised=True)
+LEARNERS['linear'] = Learner(
+    fit=fit_linear, from_nothing=True, supervised=True, says='a logistic head on labelled rows')

@@ -195,4 +195,6 @@ def fit_m1m2_graph(
     prior_N_C = propagated(t).p_N_C
     return Model(fit_guess(t, recipe, prior_N_C), discriminators_of(t))
 
-LEARNERS.update(m1m2=Learner(fit=fit_m1m2), m1m2_graph=Learner(fit=fit_m1m2_graph))
+LEARNERS.update(
+    m1m2=Learner(fit=fit_m1m2, says="Kingma's M2 on features"),
+    m1m2_graph=Learner(fit=fit_m1m2_graph, says="Kingma's M2 on features, which propagation tells the likely class"))

@@ -250,4 +250,5 @@ def fit_propagation(
     "Poisson learning, and the discriminators."
     return Model(propagated(t, k), discriminators_of(t))
 
-LEARNERS['propagation'] = Learner(fit=fit_propagation)
+LEARNERS['propagation'] = Learner(
+    fit=fit_propagation, says='labels spread over a graph of all rows: Poisson learning')

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..foundations.chance import rng
-from ..foundations.display import duration, now_and_then, progress
+from ..foundations.display import duration, progress
 from ..foundations.download import cache_dir
 from ..foundations.inputs import as_ids, as_images, as_int, as_latents, as_name
 from ..foundations.log import only_writer
@@ -152,14 +152,14 @@ def _go_through(nets, opt, x_N, recipe, path, say):
     nets.train()
     began, passes = time.perf_counter(), recipe.passes
     rest = 'going on from them' if done < passes else 'nothing is left to learn'
-    if done: say(f'{done} of {passes} passes were there already: {rest}.')
+    if say and done: say(f'{done} of {passes} passes were there already: {rest}.')
     with progress(None, 'learning features', n*passes) as bar:
         bar.update(n*done)
         for i in range(done, passes):
             loss = one_pass(nets, opt, x_N, recipe, i, bar.update)
             left = (time.perf_counter() - began)/(i+1 - done)*(passes - i-1)
             rest = f', about {duration(left)} left' if left else ''
-            say(f'Pass {i+1} of {passes}: loss {loss:.4f}{rest}.')
+            if say: say(f'Pass {i+1} of {passes}: loss {loss:.4f}{rest}.')
             if path: write_tensors(path, state_of(nets, opt), passes=str(i+1), **about)
 
 @one_thread()
@@ -167,7 +167,7 @@ def learn(
     x_N, # (N, channels, height, width) uint8 images; labels are not asked for
     recipe:Recipe=Recipe(), # How to learn
     path:Path|None=None, # File that keeps what is held after each pass; who asks for it removes it
-    say:Callable|None=None, # Told of every pass; None prints a line now and then where no bar can be seen
+    say:Callable|None=None, # Told of every pass
 )->nn.ModuleDict: # In evaluation mode, weights rounded to half precision
     "Learn features from images, or go on with it."
     x_N = as_images(x_N, least=2)
@@ -175,7 +175,7 @@ def learn(
     opt = torch.optim.AdamW(
         nets.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     with only_writer(path) if path else nullcontext():
-        _go_through(nets, opt, x_N, recipe, path, say or now_and_then(print))
+        _go_through(nets, opt, x_N, recipe, path, say)
     return halved_precision(nets.eval())
 
 # %% ../../nbs/beyond/representation.ipynb #23c67a06
@@ -275,7 +275,7 @@ def in_cache(
 
 def nets_of(
     learned:Learned, # Images and recipe
-    say:Callable|None=None, # Told of every pass where there is something to learn; None as above
+    say:Callable|None=None, # Told of every pass where there is something to learn
 )->nn.ModuleDict: # In evaluation mode
     "Nets that are published, kept from before, or learned now."
     if learned.published: return read_weights(learned.published, learned)

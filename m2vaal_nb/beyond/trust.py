@@ -186,7 +186,7 @@ def uherding_adapted(
     view:PoolView, # Must reveal `z_N_D`, `p_N_C`, `z_L_D`, `y_L`
     budget:int, # Labels to buy, 1 to len(view)
 )->np.ndarray: # (budget,) dataset ids
-    "The same, and a width that shrinks."
+    "Calibrated UHerding, with a width that shrinks as labels come closer to one another."
     return covering(view, budget, in_calibrated_doubt_and_width)
 
 SAMPLERS.update(uherding_calibrated=uherding_calibrated, uherding_adapted=uherding_adapted)

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..foundations.display import now_and_then, progress
+from ..foundations.display import progress
 from ..foundations.files import check_folder, write_whole
 from ..foundations.inputs import as_int
 from ..foundations.log import only_writer
@@ -196,10 +196,9 @@ def embed_batches(
     made:dict, # From what and how: another one begins anew
     batch:int=32, # Images at a time
     device:torch.device=torch.device('cpu'), # Where the net looks
-    say:Callable=print, # Told now and then how far it is, where there is no bar
 )->tuple: # (N, D) rows, memory-mapped; path -> why it could not be read
     "What a net says of a folder, going on from where it was cut off."
-    state, tell = taken_up(out, made), now_and_then(say)
+    state = taken_up(out, made)
     backbone.net.to(device)
     width = rows_of(backbone, [Image.new('RGB', (64, 64))], device).shape[1]
     rows, notes = part_files(out)
@@ -215,7 +214,6 @@ def embed_batches(
             state['done'] = i + len(some)
             write_whole(notes, json.dumps(state).encode())
             bar.update(len(some))
-            tell(f"{state['done']} of {len(paths)} images are embedded.")
     return kept, state['bad']
 
 # %% ../../nbs/own_images/embed.ipynb #63a7ba46
@@ -246,12 +244,14 @@ def recipe_for(
 
 def learn_aloud(
     learned:Learned, # Images and recipe
-    say:Callable=print, # Told where the outcome is, how long it takes, and how far it is
+    say:Callable=print, # Told where the outcome is, and after the first pass how long it takes
 )->nn.ModuleDict: # In evaluation mode
     "The nets of a representation, learned now where nobody has learned them before."
-    place, first, later = in_cache(learned, 'weights'), iter([say]), now_and_then(say)
+    place, to_tell = in_cache(learned, 'weights'), [say]
+    def once(text):
+        while to_tell: to_tell.pop()(text)
     say(f"After each pass, what was learned is kept in {at_home(place.parent)}, as {place.name[:36]}….")
-    return learned.nets(lambda text: next(first, later)(text))
+    return learned.nets(once)
 
 # %% ../../nbs/own_images/embed.ipynb #0bf3be8f
 @contextmanager
@@ -337,7 +337,7 @@ def rows_of_all(
     if there: say(f'{len(there)} of them were embedded before, and are as they were.')
     if not new: return there, {}
     about = made | dict(new=images_sha(folder, new))
-    rows, bad = embed_batches(folder, new, look(), out, about, batch, device, say)
+    rows, bad = embed_batches(folder, new, look(), out, about, batch, device)
     return there | dict(zip(new, rows)), bad
 
 # %% ../../nbs/own_images/embed.ipynb #fdcc2eda
