@@ -246,7 +246,7 @@ def do_grids(
 @dashed
 def m2vaal_run(
     name:str, # Experiment, one of these
-    methods:str=None, # Comma-separated (m2vaal_methods lists them): random,mine=classifier+my.py:ratio; or as in the figure
+    methods:str=None, # Comma-separated: random,mine=classifier+my.py:ratio; or as in the figure. m2vaal_methods has all
     seeds:str='0', # Whole numbers, such as 0,1 or 0-9
     rounds:str=None, # Stop after so many queries; by default where the paper stops
     steps:str=None, # Training steps in a round; by default the experiment's
@@ -260,7 +260,7 @@ def m2vaal_run(
     tensorboard:str=None, # Event files for TensorBoard go to TENSORBOARD/NAME
 ):
     """Run an experiment, or go on with it from its logs: fig2a, fig2b, fig2b_random, fig4, fig4_large, mnist,
-    mnist_balanced, long_2b, long_2a, long_4, tuning, tuning_alpha, stability, longer,
+    mnist_balanced, short_2b, long_2b, long_2a, long_4, tuning, tuning_alpha, stability, longer,
     longer_2a, sensitivity, demo, or, on features learned once, learned_2b, learned_4,
     learned_2b_1, learned_2b_2, learned_4_1, learned_4_2, learned_2b_mnist, learned_4_mnist,
     learned_0, learned_2b_250, learned_4_10,

@@ -102,6 +102,7 @@ PROTOCOLS = dict(
 
 _long = dict(steps=6400, decay=.2)
 PROTOCOLS |= dict(
+    short_2b=replace(_fig2b, budget=250),
     long_2b=replace(_fig2b, budget=250, **_long),
     long_2a=replace(PROTOCOLS['fig2a'], **_long),
     long_4=replace(_fig4, **_long))
@@ -118,6 +119,7 @@ LINEUPS = dict(
     mnist=('random', 'margin', 'kingma_random', 'kingma_entropy', 'm2_random', 'm2_vaal_no_adv'),
     mnist_balanced=('random', 'kingma_random', 'm2_random'),
     demo=('random', 'margin', 'vaal', 'm2_vaal', 'm2_vaal_no_adv'),
+    short_2b=('random', 'm2_random', 'margin', *_versus[2:]),
     long_2b=('random', 'm2_random', 'margin', *_versus[2:]),
     long_2a=('random', 'm2_random', 'm2_vaal_no_adv'),
     long_4=_on_kingma)

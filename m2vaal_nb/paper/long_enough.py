@@ -29,17 +29,16 @@ from .rules import evenness
 from .statistics import areas, half_width
 
 # %% ../../nbs/paper/long_enough.ipynb #435d9acb
-LENGTHS = dict(fig2b='long_2b', fig2a='long_2a', fig4='long_4') # Figure -> the same with longer trainings
+LENGTHS = dict(fig2b=('short_2b', 'long_2b'), fig2a=('fig2a', 'long_2a'), fig4=('fig4', 'long_4')) # Of a figure
 
 def both_lengths(
     results:dict, # Name of an experiment -> table
 )->dict: # Figure -> rounds of short runs, rounds of long ones: of the same methods and seeds
     "What can be compared."
-    short, found = dict(results), {}
-    if 'sensitivity' in results: short['fig2b'] = results['sensitivity'].query('setting == "base"')
-    for figure,long in LENGTHS.items():
-        if long not in results: continue
-        runs = short[figure], results[long]
+    found = {}
+    for figure,names in LENGTHS.items():
+        if not {*names} <= results.keys(): continue
+        runs = [results[name] for name in names]
         both = set.intersection(*(set(zip(table.method, table.seed)) for table in runs))
         def shared(table): return table[[pair in both for pair in zip(table.method, table.seed)]]
         found[figure] = tuple(map(shared, runs))
@@ -64,7 +63,7 @@ def side_by_side(
     runs = both_lengths(results)
     half, seven = (judge({figure: pair[i] for figure,pair in runs.items()}) for i in (0, 1))
     whole = ~seven.evidence.str.contains('has not been run|nothing measured|made-up')
-    evidence = seven.evidence.replace({f'{figure}:': f'{long}:' for figure,long in LENGTHS.items()}, regex=True)
+    evidence = seven.evidence.replace({f'{figure}:': f'{long}:' for figure,(_,long) in LENGTHS.items()}, regex=True)
     found = half[['section', 'claim', 'verdict']].rename(columns=dict(verdict='half a pass'))
     return found.assign(**{'seven passes': seven.verdict, 'evidence after seven': evidence})[whole]
 
@@ -76,16 +75,17 @@ def validated(
     nets, # Nets by name
     t:Training, # What trains them
     batch:Batch, # Validation images, as its labelled half and as its unlabelled one
-)->dict: # loss, accuracy
+)->dict: # loss, each of its terms, accuracy
     "A learner's loss on images that it has not seen, without adversaries and ranks; and its accuracy."
     first = t.learner.phases[0]
     terms = {name: weight for name,weight in first.terms.items() if name in VALIDATED}
     known = {**TERMS, **elbo_terms(t.protocol.elbo)}
     nets.eval()
-    loss, _, out = phase_loss(nets, replace(first, terms=terms), t.protocol, known, batch, t.learner.condition)
+    loss, parts, out = phase_loss(nets, replace(first, terms=terms), t.protocol, known, batch, t.learner.condition)
     nets.train()
     right = out.L.logits.argmax(-1) == batch.L.y
-    return dict(loss=float(loss), accuracy=float(right.float().mean()))
+    parts = {name: float(value) for name,value in parts.items()}
+    return dict(loss=float(loss), **parts, accuracy=float(right.float().mean()))
 
 def choice(
     nets, # Nets by name, a discriminator among them
@@ -122,7 +122,7 @@ def validation_curve(
     measure:Callable=validated, # Function of nets, training and validation batch: what is looked at
     keep:Callable|None=None, # Function that is told of all rows so far, after every look
     **changes, # Fields of the protocol to replace
-)->list: # A row a look: learner, seed, n_labelled, steps, step, loss, accuracy
+)->list: # A row a look: learner, seed, n_labelled, steps, step, and what is measured
     "The validation loss of a training on a logged round's labels, as it falls."
     t = rewind(path, round % len(read_log(Path(path))), 'cpu')
     t = replace(t, protocol=replace(t.protocol, learner=learner, **changes))
@@ -156,12 +156,13 @@ def probe_validation(
 
 # %% ../../nbs/paper/long_enough.ipynb #e477855f
 def converged(
-    curve:pd.DataFrame, # Looks at one training: step, loss
+    curve:pd.DataFrame, # Looks at one training: step, and the loss
+    of:str='loss', # Column that is asked
     until:float=.8, # Part of the training after which its learning rate falls
     least:float=.01, # Part of the loss by which the tenth before that may still change it
 )->dict: # That change, as a part of the loss, what the fall of the rate changed, and the verdict
     "Has a training come to its end?"
-    loss = curve.set_index('step').loss
+    loss = curve.set_index('step')[of]
     before, then, end = np.interp([until - .1, until, 1], loss.index/loss.index.max(), loss)
     return dict(change=then/before - 1, by_the_fall=end/then - 1, converged=abs(then/before - 1) < least)
 
@@ -172,7 +173,7 @@ def look_and_choose(
     nets, # Nets by name, a discriminator among them
     t:Training, # What trains them
     batch:Batch, # Validation images
-)->dict: # loss, accuracy, d_auc, evenness, wrong
+)->dict: # loss, its terms, accuracy, d_auc, evenness, wrong
     "A learner's loss on images that it has not seen, and what it would buy."
     return validated(nets, t, batch) | choice(nets, t)
 
