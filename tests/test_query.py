@@ -14,7 +14,7 @@ from m2vaal_nb.own_images.folder import query_folder
 from m2vaal_nb.interop.label_studio import label_studio_config, label_studio_labels, label_studio_tasks
 from m2vaal_nb.losses import LEARNERS
 from m2vaal_nb.loop import Protocol, Training, train_round, view_pool
-from m2vaal_nb.own_images.accuracy import advice, cross_validate
+from m2vaal_nb.own_images.accuracy import FEW, advice, cross_validate, how_good
 from m2vaal_nb.own_images.query import known_pool, next_images, trained, view_blocks
 from m2vaal_nb.samplers import SAMPLERS, SCORES
 
@@ -202,8 +202,27 @@ def test_cross_validation_says_what_was_predicted():
     pool = known_pool(fashion.x[:60], np.where(np.arange(60) < 30, fashion.y[:60], -1), fashion.classes)
     found = cross_validate(pool, 'random', steps=5, seed=2**32 + 5)
     assert list(found) == ['label', 'predicted', 'half', 'all'] and found.label.tolist() == [fashion.classes[y] for y in pool.y]
-    assert (found['all'] == (found.label == found.predicted)).all() and found.half.dtype == found['all'].dtype == bool
+    assert (found['all'] == (found.label == found.predicted)).all() and set(found.half) | set(found['all']) <= {0, 1}
     assert set(found.predicted) <= set(fashion.classes)
+
+@pytest.mark.parametrize('n, splits', [(6, 5), (FEW, 5), (FEW + 1, 1)])
+def test_few_labels_are_split_several_times(n, splits):
+    "Each counts by how often it was right; the first split is that of a single one. Nets that take their time split once."
+    g = np.random.default_rng(0)
+    y = np.arange(300) % 3
+    h = g.normal(size=(300, 8)) + 1.5*np.eye(8)[y]
+    h = torch.from_numpy(h/np.linalg.norm(h, axis=1, keepdims=True)).float()
+    pool = known_pool(h, np.where(np.arange(300) < n, y, -1), 'abc')
+    found = cross_validate(pool, 'linear_random')
+    shares = splits*found['all']
+    assert np.allclose(shares, shares.round()) and found['all'].between(0, 1).all()
+    if n > 6: assert (found['all'] % 1 > 0).any() == (splits > 1)
+    first = cross_validate(pool, 'linear_random', repeats=1)['all']
+    assert (shares >= first).all() and (splits - shares >= 1 - first).all()
+    assert set(cross_validate(pool, 'propagation_random')['all']) <= {0, 1}
+    most = found.groupby('label')['all'].sum().round()
+    assert all(f'{c} {int(k)} of ' in how_good(found)[-1] for c,k in most.items())
+    with pytest.raises(ValueError, match='repeats'): cross_validate(pool, 'linear_random', repeats=0)
 
 def test_nothing_labelled(photos, capsys):
     query('photos', '--budget', '4', '--label-studio', 'tasks.json', '--classes', ','.join(CLASSES))
