@@ -61,7 +61,7 @@ def cross_validate(
     seed:int=0, # Run seed; fixes the folds too
     repeats:int|None=None, # Times that it is split; by default 5 for few labels and a head on features, else once
     **changes, # Fields of the protocol
-)->pd.DataFrame: # A row a label: label, predicted; how often, of all times, it was right from half and all of the others
+)->pd.DataFrame: # A row a label: label, predicted; the share of times that half, and all, of the others had it right
     "What is predicted of labelled images when their labels are held out."
     method = method_for(method, pool.x.ndim == 2)
     p = protocol_for(Protocol(**changes), method)
