@@ -10,7 +10,7 @@ from m2vaal_nb.cli import m2vaal_query
 from m2vaal_nb.experiments import protocol_for
 from m2vaal_nb.loop import Protocol
 from m2vaal_nb.own_images import audit as module
-from m2vaal_nb.own_images.accuracy import label_folds, predictions
+from m2vaal_nb.own_images.query import label_folds, predictions
 from m2vaal_nb.own_images.audit import (
     LEAST, NO_BETTER, OTHER_NET, Audit, agreement, audit_ids, audit_order, audit_part, audit_run, audit_says,
     audited_images, calibration, class_table, cross_fit, curve, does_choosing_help, how_accurate, how_sure,
@@ -303,8 +303,8 @@ def test_a_learner_is_judged_with_the_rows_it_learns_from():
     from m2vaal_nb.beyond import m1m2, propagation
     from m2vaal_nb.beyond.feature_learners import fit_linear
     from m2vaal_nb.losses import LEARNERS
-    from m2vaal_nb.own_images import accuracy
-    from m2vaal_nb.own_images.query import trained
+    from m2vaal_nb.own_images import query
+    trained = query.trained
     pool, y = blobs(300, 60)
     train, test = np.arange(40), np.arange(40, 60)
     hidden = replace(pool, labelled=pool.labelled[:40], y=pool.y[:40])
@@ -314,7 +314,7 @@ def test_a_learner_is_judged_with_the_rows_it_learns_from():
         with pytest.MonkeyPatch.context() as m:
             m.setitem(LEARNERS, 'soft', soft)
             p = replace(Protocol(), learner=learner, sampler='random')
-            m.setattr(accuracy, 'trained', lambda some, *rest: seen.append(some) or trained(some, *rest))
+            m.setattr(query, 'trained', lambda some, *rest: seen.append(some) or trained(some, *rest))
             found = predictions(pool, p, 0, train, test)
             assert torch.allclose(found, trained(hidden, p).predict(pool.x[pool.labelled[40:]])['p'], atol=1e-5)
         assert len(seen[0].ids) == (40 if learner in ('linear', 'soft') else 300)

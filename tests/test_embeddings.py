@@ -441,14 +441,31 @@ def test_where_there_is_a_bar(what, monkeypatch):
         err.isatty = lambda: False
         if not notebook and off == '0': assert isinstance(display.way_to_show()['file'], display.Lines)
 
-def test_lines_that_nobody_reads_any_more(monkeypatch):
-    "A pipe that was closed stops no work."
+@pytest.mark.parametrize('wrong', [BrokenPipeError, OSError(28, 'No space left on device'), ValueError('I/O operation on closed file')])
+def test_lines_that_nobody_reads_any_more(wrong, monkeypatch):
+    "A pipe that was closed, or a log whose disk is full, stops no work."
     monkeypatch.setenv('TQDM_DISABLE', '')
     monkeypatch.setattr(display, 'EVERY', 0.)
     class Closed(io.StringIO):
-        def write(self, text): raise BrokenPipeError
+        def write(self, text): raise wrong
     monkeypatch.setattr(sys, 'stderr', Closed())
     assert list(display.progress('abc', 'letters')) == ['a', 'b', 'c']
+    monkeypatch.setattr(sys, 'stderr', None)
+    assert list(display.progress('abc', 'letters')) == ['a', 'b', 'c']
+
+def test_lines_of_a_job_within_a_job_and_of_one_that_goes_on(monkeypatch, capsys):
+    "No code for a terminal among them; what was done before is not taken for speed."
+    monkeypatch.setenv('TQDM_DISABLE', '')
+    monkeypatch.setattr(display, 'EVERY', 0.)
+    for _ in display.progress('ab', 'outer'): list(display.progress('cd', 'inner'))
+    lines = capsys.readouterr().err.splitlines()
+    assert all(re.fullmatch(r'(outer|inner): \d of 2, about \S+ left', line) for line in lines) and len({*lines}) > 3
+    with display.progress(None, 'steps', 1000, 900) as bar:
+        time.sleep(.05)
+        bar.update()
+    said = [line for line in capsys.readouterr().err.splitlines() if '901 of 1000' in line]
+    minutes, seconds = map(int, re.search(r'about (\d+):(\d+) left', said[-1]).groups())
+    assert 60*minutes + seconds >= 4                # ninety-nine more, of fifty milliseconds each
 
 def test_no_lock_is_left(here, capsys):
     "Whether a command ends well or not."

@@ -1,6 +1,7 @@
 "m2vaal_query: what a labeller gives and gets, and what is wrong with it said in one sentence."
 import argparse, inspect, json, os, re, sys
 from pathlib import Path
+from unittest.mock import patch
 from xml.etree import ElementTree
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
@@ -9,13 +10,14 @@ from m2vaal_nb import cli
 from m2vaal_nb.cli import m2vaal_query
 from m2vaal_nb.data import load_dataset
 from m2vaal_nb.experiments import METHODS, Method, protocol_for
+from m2vaal_nb.own_images import query as query_module
 from m2vaal_nb.own_images.files import image_paths
 from m2vaal_nb.own_images.folder import query_folder
 from m2vaal_nb.interop.label_studio import label_studio_config, label_studio_labels, label_studio_tasks
 from m2vaal_nb.losses import LEARNERS
 from m2vaal_nb.loop import Protocol, Training, train_round, view_pool
-from m2vaal_nb.own_images.accuracy import FEW, advice, cross_validate, how_good
-from m2vaal_nb.own_images.query import known_pool, next_images, trained, view_blocks
+from m2vaal_nb.own_images.accuracy import advice, cross_validate, how_good
+from m2vaal_nb.own_images.query import FEW, known_pool, next_images, predict_rest, temperature, trained, view_blocks
 from m2vaal_nb.samplers import SAMPLERS, SCORES
 
 CLASSES, HEADER = ['cat', 'dog', 'hen & co'], 'image,label,predicted,probability,score\n'
@@ -163,7 +165,7 @@ def answers(counts, labels=('cat', 'dog')):
     return pd.DataFrame(rows, columns=['half', 'all'], dtype=bool).assign(label=np.resize(list(labels), len(rows)))
 
 ADVICE = { # what is known: (the labels, what is said of more labels, and what else)
-    'they help': (answers((10, 50, 10, 30)), 'More labels help', '(+27 to +53). How often that interval holds was not checked.'),
+    'they help': (answers((10, 50, 10, 30)), 'More labels help', '(+27 to +53). How often that interval holds of labels that were chosen was not checked.'),
     'they do not': (answers((100, 5, 5, 890)), 'More labels have stopped helping', 'on the 1000 labels at hand; those that were chosen are no random sample, and often harder than the rest.'),
     'few that agree': (answers((0, 0, 0, 12)), 'It is too early to say', 'By class: cat 6 of 6, dog 6 of 6.'),
     'few that do not': (answers((3, 6, 3, 24)), 'It is too early to say', 'changed it by +8 points'),
@@ -220,9 +222,74 @@ def test_few_labels_are_split_several_times(n, splits):
     first = cross_validate(pool, 'linear_random', repeats=1)['all']
     assert (shares >= first).all() and (splits - shares >= 1 - first).all()
     assert set(cross_validate(pool, 'propagation_random')['all']) <= {0, 1}
-    most = found.groupby('label')['all'].sum().round()
-    assert all(f'{c} {int(k)} of ' in how_good(found)[-1] for c,k in most.items())
+    most = found.groupby('label')['all'].sum()
+    assert f"Accuracy {found['all'].mean():.0%} " in how_good(found)[0]
+    assert all(re.search(rf'{c} {k:.3g} of ', how_good(found)[-1]) for c,k in most.items())
     with pytest.raises(ValueError, match='repeats'): cross_validate(pool, 'linear_random', repeats=0)
+
+def test_what_is_predicted_is_what_was_predicted_most_often(monkeypatch):
+    "Of several splits; where classes tie, the first of them."
+    pool = known_pool(torch.eye(6), np.zeros(6, int), 'abc')
+    turns = iter([2, 1, 2, 0, 1])                  # of the first label, split by split; from half of the labels all say c
+    said = []
+    def scripted(pool, p, seed, train, test):
+        whole = len(train) == 4
+        if whole and 0 in test: said.append(next(turns))
+        guess = [said[-1] if whole and i == 0 else 2*(not whole) for i in test]
+        return torch.eye(3)[guess]
+    monkeypatch.setattr('m2vaal_nb.own_images.accuracy.predictions', scripted)
+    found = cross_validate(pool, 'linear_random')
+    assert found.predicted.tolist() == ['b', *'aaaaa'] and found['all'].tolist() == [.2, 1, 1, 1, 1, 1] and (found.half == 0).all()
+
+def on_features(n, n_classes=4, noise=.5, seed=0, labels=None):
+    "Classes around as many corners of a cube, of which so many rows are labelled."
+    g = np.random.default_rng(seed)
+    y = g.integers(0, n_classes, 400)
+    h = np.eye(8)[y] + g.normal(size=(400, 8))*noise
+    h = torch.from_numpy(h/np.linalg.norm(h, axis=1, keepdims=True)).float()
+    return known_pool(h, np.where(np.arange(400) < n, y if labels is None else labels, -1), 'abcdefgh'[:n_classes]), y
+
+HEAD = protocol_for(Protocol(), 'linear_random')
+
+@pytest.mark.parametrize('n', [8, 40, FEW, FEW + 1])
+def test_a_temperature_is_likeliest_on_what_was_held_out(n):
+    "Against a search by brute force; and it makes what is written more honest than a head is."
+    pool, y = on_features(n)
+    tau = temperature(pool, HEAD)
+    splits = query_module.splits_of(pool.y, HEAD)
+    said = [(query_module.predictions(pool, HEAD, 0, train, test), pool.y[test]) for _,train,test in splits]
+    assert len(splits) == (15 if n <= FEW else 3)
+    def loss(tau):
+        each = [torch.nn.functional.nll_loss((p[p[range(len(t)), t] > 0].double().log()/tau).log_softmax(-1),
+                torch.from_numpy(t)[p[range(len(t)), t] > 0], reduction='sum').item() for p,t in said]
+        return sum(each)
+    grid = np.geomspace(1, 10, 200)
+    assert 1 <= tau <= 10 and loss(tau) <= min(map(loss, grid)) + 1e-3
+    raw = trained(pool, HEAD).predict(pool.x[n:])['p']
+    rest = predict_rest(pool, HEAD)
+    right = (raw.argmax(-1).numpy() == y[n:]).mean()
+    assert rest.predicted.tolist() == ['abcd'[c] for c in raw.argmax(-1)]
+    if n == 40: assert tau > 1.1 and abs(rest.probability.mean() - right) < abs(raw.amax(-1).mean().item() - right)
+
+NO_TEMPERATURE = {'five labels': (on_features(5)[0], HEAD), 'one class': (on_features(50, labels=np.zeros(400, int))[0], HEAD),
+                  'easy classes': (on_features(80, noise=.01)[0], HEAD), 'a graph': (on_features(50)[0], protocol_for(Protocol(), 'propagation_random'))}
+
+@pytest.mark.parametrize('what', NO_TEMPERATURE)
+def test_nothing_to_temper(what):
+    pool, p = NO_TEMPERATURE[what]
+    assert temperature(pool, p) == pytest.approx(1, abs=1e-3)
+
+def test_a_class_for_each_label_has_no_temperature():
+    "Held out, none of them was known."
+    pool, _ = on_features(8, n_classes=8, labels=np.arange(400) % 8)
+    assert temperature(pool, HEAD) == 1 and np.isfinite(predict_rest(pool, HEAD).probability).all()
+
+def test_picks_and_scores_know_nothing_of_the_temperature():
+    pool, _ = on_features(40)
+    with patch.object(query_module, 'temperature', lambda *_: 1.): plain = next_images(pool, 9, 'linear_margin')
+    tempered = next_images(pool, 9, 'linear_margin')
+    same = ['id', 'predicted', 'score']
+    assert plain[same].equals(tempered[same]) and (tempered.probability < plain.probability).all()
 
 def test_nothing_labelled(photos, capsys):
     query('photos', '--budget', '4', '--label-studio', 'tasks.json', '--classes', ','.join(CLASSES))

@@ -16,7 +16,8 @@ def is_grey(image)->bool:
 def small(raw:bytes)->bytes:
     "The same picture; as it was where it is small, transparent, or done already."
     image = Image.open(io.BytesIO(raw))
-    opaque = 'transparency' not in image.info and (image.mode != 'RGBA' or image.getextrema()[3] == (255, 255))
+    whole = image.mode in ('L', 'RGB', 'P') and 'transparency' not in image.info
+    opaque = whole or image.mode == 'RGBA' and image.getextrema()[3] == (255, 255)
     if len(raw) < LARGE or not opaque: return raw
     image = image.convert('RGB')
     most = GREYS if is_grey(image) else COLOURS

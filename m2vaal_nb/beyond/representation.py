@@ -153,8 +153,7 @@ def _go_through(nets, opt, x_N, recipe, path, say):
     began, passes = time.perf_counter(), recipe.passes
     rest = 'going on from them' if done < passes else 'nothing is left to learn'
     if say and done: say(f'{done} of {passes} passes were there already: {rest}.')
-    with progress(None, 'learning features', n*passes) as bar:
-        bar.update(n*done)
+    with progress(None, 'learning features', n*passes, n*done) as bar:
         for i in range(done, passes):
             loss = one_pass(nets, opt, x_N, recipe, i, bar.update)
             left = (time.perf_counter() - began)/(i+1 - done)*(passes - i-1)

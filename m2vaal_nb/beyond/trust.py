@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ASKED', 'BY_QUERY', 'FIXED', 'HELD_OUT', 'TEMPERATURES', 'LATER', 'COLOURS', 'ONLY_HERE', 'RIVALS', 'what_it_said',
            'probe_trust', 'query_number', 'doubt_by_query', 'max_then_uherding', 'max_until_seen', 'doubt_fixed', 'ece',
-           'at_temperature', 'calibrating', 'nearest_pair', 'in_calibrated_doubt', 'in_calibrated_doubt_and_width',
-           'uherding_calibrated', 'uherding_adapted', 'with_rivals', 'ahead']
+           'calibrating', 'nearest_pair', 'in_calibrated_doubt', 'in_calibrated_doubt_and_width', 'uherding_calibrated',
+           'uherding_adapted', 'with_rivals', 'ahead']
 
 # %% ../../nbs/beyond/trust.ipynb #58f2b615
 from collections.abc import Callable
@@ -33,7 +33,7 @@ from ..paper.revisit import logs_of, rewind, tabulate
 from .cover import SIGMA, covering, pieces
 from .declared import FRESH, slug_of
 from .doubt_herding import even_doubt, herd, trust_of
-from .feature_learners import PENALTY, discriminators_of, fit_head
+from .feature_learners import PENALTY, at_temperature, discriminators_of, fit_head
 from .strategies import alike_in_doubt, max_herding, uherding
 
 # %% ../../nbs/beyond/trust.ipynb #5cfc2206
@@ -125,13 +125,6 @@ def ece(
     bin_N = np.minimum(sure_N*bins, bins - 1).astype(int)
     gap = np.bincount(bin_N, (guess_N == y_N) - sure_N)
     return float(np.abs(gap).sum()/len(y_N))
-
-def at_temperature(
-    p_N_C:Tensor, # (N, C) class probabilities
-    tau:float, # Temperature, > 0; below 1 is surer, above 1 less sure
-)->Tensor: # (N, C)
-    "The same logits, divided by a temperature."
-    return (p_N_C.log()/tau).softmax(-1)
 
 @one_thread()
 def calibrating(

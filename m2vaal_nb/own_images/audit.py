@@ -24,10 +24,12 @@ from ..foundations.inputs import as_int, as_number, as_probs, as_tensor
 from ..foundations.names import normal_name
 from ..data import Pool
 from ..loop import Protocol
+from ..beyond.feature_learners import at_temperature
 from .accuracy import (
-    OTHER_NET, STOPPED, in_points, interval, label_folds, predictions, whether_more, wilson)
+    OTHER_NET, STOPPED, in_points, interval, whether_more, wilson)
 from .labels import listed
-from .query import method_for, next_images, query_protocol, served
+from .query import (
+    known_alone, label_folds, method_for, next_images, predictions, query_protocol, served, temperature)
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10011
 def audit_order(
@@ -145,10 +147,11 @@ def one_fold(
     test:np.ndarray, # Places among the labels to predict
 )->pd.DataFrame: # As in an audit
     "What each model makes of the images of one fold."
-    best = {name: predictions(pool, p, seed, train, test).max(-1) for name,train in sets.items()}
-    guess = {name: q.indices.numpy() for name,q in best.items()}
+    said = {name: predictions(pool, p, seed, train, test) for name,train in sets.items()}
+    guess = {name: p_T_C.argmax(-1).numpy() for name,p_T_C in said.items()}
+    tau = temperature(known_alone(pool, p, sets['all']), p, seed)
     names = np.array(pool.classes, object)
-    y, probability = pool.y[test], best['all'].values.numpy()
+    y, probability = pool.y[test], at_temperature(said['all'], tau).amax(-1).numpy()
     rights = {name: rows == y for name,rows in guess.items()}
     largest = np.bincount(pool.y[sets['all']]).argmax()       # of the others, for who always names it
     return pd.DataFrame(dict(

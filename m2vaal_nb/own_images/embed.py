@@ -204,8 +204,7 @@ def embed_batches(
     rows, notes = part_files(out)
     kept = np.lib.format.open_memmap(rows, 'r+' if state['done'] else 'w+', np.float32, (len(paths), width))
     scales = Scales([folder/path for path in paths])
-    with progress(None, 'embedding', len(paths)) as bar:
-        bar.update(state['done'])
+    with progress(None, 'embedding', len(paths), state['done']) as bar:
         for i in range(state['done'], len(paths), batch):
             some = dict(enumerate(paths[i:i+batch], i))
             images = read_batch(folder, some, 2*backbone.side, scales, state['bad'])
@@ -244,14 +243,15 @@ def recipe_for(
 
 def learn_aloud(
     learned:Learned, # Images and recipe
-    say:Callable=print, # Told where the outcome is, and after the first pass how long it takes
+    say:Callable=print, # Told where the outcome is, where it goes on, and after a pass how long it takes
 )->nn.ModuleDict: # In evaluation mode
     "The nets of a representation, learned now where nobody has learned them before."
-    place, to_tell = in_cache(learned, 'weights'), [say]
-    def once(text):
-        while to_tell: to_tell.pop()(text)
+    place, told = in_cache(learned, 'weights'), []
+    def until_a_pass(text):
+        if not any(line.startswith('Pass') for line in told): say(text)
+        told.append(text)
     say(f"After each pass, what was learned is kept in {at_home(place.parent)}, as {place.name[:36]}….")
-    return learned.nets(once)
+    return learned.nets(until_a_pass)
 
 # %% ../../nbs/own_images/embed.ipynb #0bf3be8f
 @contextmanager

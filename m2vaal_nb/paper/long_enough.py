@@ -187,8 +187,9 @@ def probe_vaals_length(
     path, *_ = logs_of(results, 'long_2b', 'random')
     table = Path(results)/'vaals_length'/f'{learner}.csv'
     table.parent.mkdir(exist_ok=True)
+    there = len(pd.read_csv(table)) if table.exists() else 0
     def keep(seen):
-        write_rows(table, seen)
+        if len(seen) > there: write_rows(table, seen)      # a training that begins anew loses no look of an earlier one
         say(f"{learner}: step {seen[-1]['step']} of {seen[-1]['steps']}")
     protocol = {**VAALS_LENGTH, **changes}
     validation_curve(path, learner, checks=39, measure=look_and_choose, keep=keep, **protocol)
