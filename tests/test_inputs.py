@@ -271,7 +271,7 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
     'parts of a command, behind its door': ('cli.other_images', 'own_images.folder.Known', 'own_images.folder.Query',
         'own_images.folder.seen_pool', 'own_images.images.bad_images', 'own_images.images.check_bad', 'own_images.images.check_shape',
         'own_images.images.fill', 'own_images.images.Seen', 'own_images.images.flat_rows', 'own_images.query.served',
-        'own_images.query.at_random', 'own_images.query.no_guess', 'own_images.query.first_images', 'own_images.query.picked', 'own_images.query.predictions', 'own_images.query.label_folds',
+        'own_images.query.at_random', 'own_images.query.no_guess', 'own_images.query.first_images', 'own_images.query.picked', 'own_images.query.predictions', 'own_images.query.label_folds', 'own_images.query.splits_of', 'own_images.query.temperature',
         'own_images.labelled_folder.', 'own_images.relearn.', 'own_images.labeller.chosen_now', 'own_images.labeller.Labeller'),
     'refused by tests of its own, in test_embeddings': ('own_images.embed.', 'own_images.embeddings.made_up_files'),
     'parts of an audit and of a report, behind their doors': ('own_images.audit.Audit', 'own_images.accuracy.wilson', 'own_images.audit.audit_run', 'own_images.audit.audit_part', 'own_images.audit.audit_ids',
