@@ -163,9 +163,9 @@ def test_learned_from_nothing(tiny_images, tmp_path, monkeypatch):
     class Bar:
         def update(self, n=1): steps.append(n)
     @contextmanager
-    def bar(items, what, total): yield (steps.append(total), Bar())[1]
+    def bar(total, done): yield (steps.extend([total, done]), Bar())[1]
     progress = rep.progress
-    monkeypatch.setattr(rep, 'progress', lambda items, what, total=None: progress(items, what) if items else bar(items, what, total))
+    monkeypatch.setattr(rep, 'progress', lambda items, what, total=None, done=0: progress(items, what) if items else bar(total, done))
     nets = learned.nets(said.append)
     assert [s.split(':')[0] for s in said] == [f'Pass {i} of 3' for i in (1, 2, 3)]
     assert steps == [9, 0, *[1]*9]

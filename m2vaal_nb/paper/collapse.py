@@ -33,7 +33,7 @@ def loss_of_mean(
 # %% ../../nbs/paper/collapse.ipynb #c75b930a
 def with_decoder(
     runs:pd.DataFrame, # A row a training
-)->pd.DataFrame: # Those of a VAE that draws each image once; `drawn`, their loss as a part of the mean image's
+)->pd.DataFrame: # Those of a VAE that draws each image once, with a column drawn: their loss over the mean image's
     "How well decoders drew at the end of trainings."
     def of_mean(row):
         elbo = row.protocol.get('elbo', 'bernoulli')
