@@ -5,7 +5,7 @@ import numpy as np, pytest, torch
 from m2vaal_nb import experiments
 from m2vaal_nb.beyond import declared, one_factor      # their methods, learners and samplers join
 from m2vaal_nb.foundations import download
-from m2vaal_nb.cli import m2vaal_bench, m2vaal_demo, m2vaal_figures, m2vaal_run
+from m2vaal_nb.cli import m2vaal_bench, m2vaal_demo, m2vaal_figures, m2vaal_methods, m2vaal_run
 from m2vaal_nb.data import Pool, PoolView, initial_ids, load_dataset, lookup, split_ids
 from m2vaal_nb.foundations.download import IDX_MD5, find_idx, idx_root, stage
 from m2vaal_nb.samplers import (SAMPLERS, class_anchors_rows, discriminator, entropy_scores,
@@ -138,6 +138,7 @@ SHELL = { # what is wrong: (command, options, what its sentence says)
     'a benchmark into a folder': (m2vaal_bench, dict(out='.'), '. is a folder'),
     'workers that are words': (m2vaal_run, dict(name='demo', workers='many'), "'many' is not a whole number"),
     'a cluster that is not there': (m2vaal_run, dict(name='demo', workers='127.0.0.1:9'), 'No Ray cluster answers at 127.0.0.1:9'),
+    'methods that read something else': (m2vaal_methods, dict(reads='texts'), "'texts': choose one of images, features"),
     'no results folder': (m2vaal_figures, dict(results='nowhere'), 'no folder nowhere'),
     'an empty results folder': (m2vaal_figures, dict(results='.'), 'holds no logs'),
 }

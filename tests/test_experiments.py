@@ -1,6 +1,7 @@
 "What is read from logs, drawn from them, and said while they grow."
 import itertools, re, shutil, sys, time
 from dataclasses import asdict, replace
+from functools import partial
 import numpy as np, pandas as pd, pytest, torch
 from conftest import ROOT
 from scipy import stats
@@ -19,6 +20,7 @@ from m2vaal_nb.loop import Job, run
 from m2vaal_nb.foundations.machine import n_cores
 from m2vaal_nb.scale.cluster import on_ray
 from m2vaal_nb.scale.lockstep import in_lockstep
+from m2vaal_nb.scale.own_sampler import FileSampler
 from m2vaal_nb.scale.workers import on_workers
 from m2vaal_nb.losses import LEARNERS
 from m2vaal_nb.samplers import SAMPLERS
@@ -227,3 +229,37 @@ def test_a_probe_that_is_interrupted_promises_nothing(tmp_path, monkeypatch, cap
     monkeypatch.setattr(fig3, 'probe_fig3', interrupt)
     with pytest.raises(SystemExit, match='130'): cli.m2vaal_probe.__wrapped__(str(tmp_path))
     assert 'measures everything again' in capsys.readouterr().err
+
+# --- what methods there are ---
+class Called:
+    "An object that is called."
+    def __call__(self, view, budget): return view.ids[:budget]
+
+def said_by_itself(view, budget):
+    """Pick the first.
+
+    And more."""
+    return view.ids[:budget]
+
+KINDS_OF_SAMPLERS = { # what it is: (sampler, what is said of it)
+    'a function': (said_by_itself, 'Pick the first.'), 'a function without a docstring': (lambda view, budget: view.ids[:budget], ''),
+    'part of one': (partial(said_by_itself, budget=3), 'Pick the first.'), 'part of a part': (partial(partial(said_by_itself), budget=3), 'Pick the first.'),
+    'an object': (Called(), 'Called'), 'a file': (FileSampler('my.py', b'', 'ratio'), 'my.py:ratio')}
+
+@pytest.mark.parametrize('what', KINDS_OF_SAMPLERS)
+def test_methods_are_listed_whatever_their_sampler_is(what, monkeypatch, capsys):
+    "One that says nothing, and a learner that says nothing, are listed too."
+    sampler, says = KINDS_OF_SAMPLERS[what]
+    monkeypatch.setitem(SAMPLERS, 'mine', sampler)
+    monkeypatch.setitem(LEARNERS, 'silent', replace(LEARNERS['classifier'], says=''))
+    for slug,learner in dict(mine='classifier', quiet='silent').items(): monkeypatch.setitem(METHODS, slug, experiments.Method(slug, learner, 'mine'))
+    table = experiments.methods_table('images')
+    assert table.picks['mine'] == table.picks['quiet'] == says and (table.learns['mine'], table.learns['quiet']) == (LEARNERS['classifier'].says, '')
+    cli.m2vaal_methods('images')
+    lines = capsys.readouterr().out.splitlines()
+    assert f'  {"mine":31} {says}' in lines and 'On images, silent: ' in lines
+
+def test_a_method_whose_learner_or_sampler_is_not_there(monkeypatch):
+    for wrong in ('no_such_learner', 'random'), ('classifier', 'no_such_sampler'):
+        monkeypatch.setitem(METHODS, 'mine', experiments.Method('mine', *wrong))
+        with pytest.raises(ValueError, match='no_such'): experiments.methods_table()
