@@ -436,7 +436,7 @@ def m2vaal_query(
     images:str=None, # A folder of images, with its subfolders; optional with --embeddings
     labels:str=None, # A CSV (image,label), Label Studio's export, the word folders; several with commas, or "b/*.csv"
     budget:str='20', # How many images to choose
-    method:str=None, # margin for images, doubt_area for embeddings; m2vaal_methods lists all
+    method:str=None, # margin for images, linear_doubt_area for embeddings; m2vaal_methods lists all
     out:str='next.csv', # The choice, best first where the method ranks, with an empty column label to fill in
     label_studio:str=None, # The same as tasks for Label Studio (JSON), its labelling interface beside it (.xml)
     classes:str=None, # All classes, with commas, in double quotes where they hold one; by default those of the labels
@@ -446,7 +446,7 @@ def m2vaal_query(
     predictions:str=None, # A new CSV of all images, with their labels or what is predicted
     size:str=None, # Pixels a side that images are shrunk to; by default as the first image, at most 64
     steps:str=None, # Training steps; by default 200, 400 above 500 labels
-    seed:str='0', # A whole number
+    seed:str='0', # A whole number: what is drawn, split and trained follows from it
     url:str=None, # Stands before an image's path in Label Studio's tasks; by default as it serves the folder
     device:str='auto', # auto, cpu or cuda
     exclude:str=None, # Images to put aside, for nobody can label them: a text file, a name a line, or a CSV

@@ -193,6 +193,26 @@ def test_a_class_without_labels_is_named():
     assert told.endswith('These labels cannot tell whether more would help: there is none of cow.')
     assert advice(answers((0, 0, 0, 200)), classes=('cat', 'dog')).splitlines()[-1].startswith('More labels have stopped')
 
+def test_a_label_alone_in_its_class_judges_nobody():
+    "Held out, its class was never learned: it is said, and not counted; so is what has no label at all."
+    rows = pd.DataFrame(dict(label=[*'aaaabbbb', 'c', 'd'], half=1., all=[1.]*8 + [0., 0.]))
+    accuracy, left_out, baseline, by_class = how_good(rows)
+    assert accuracy.startswith('Accuracy 100%') and ' on the 8 labels' in accuracy and left_out == 'Not among these: labels that are alone in their class, c, d.'
+    assert by_class == 'By class: a 4 of 4, b 4 of 4.' and 'right for 50%' in baseline
+    assert 'Without a label, e is never predicted: on all images the accuracy is lower.' in how_good(rows, classes='abcde')
+    assert how_good(rows.assign(label=list('abcdefghij'))) == ['How good the predictions are, these labels cannot say: labels that are alone in their class, a, b, c, d, e, f, g, h, i, j.']
+    assert how_good(rows.assign(label='a')) == ['How good the predictions are, these labels cannot say: all are of a.']
+    assert not re.search(r'Accuracy|%', advice(rows.assign(label='a'), classes='ab'))
+
+@pytest.mark.parametrize('alone', [0, 1, 2, 9])
+def test_one_rare_class_leaves_the_others_their_shares(alone):
+    y = np.concatenate([np.repeat([0, 1, 2], [30, 15, 9]), 3 + np.arange(alone)])
+    for seed in range(5):
+        folds = [test for _,test in query_module.label_folds(y, 3, seed)]
+        assert sorted(np.concatenate(folds)) == list(range(len(y)))
+        for c,n in ((1, 5), (2, 3)): assert [int((y[test] == c).sum()) for test in folds] == [n]*3
+    assert len([*query_module.label_folds(np.arange(6), 3, 0)]) == 3          # no class has enough
+
 def test_one_class_of_two(photos, capsys):
     pd.DataFrame(dict(image=photos[:8], label='cat')).to_csv('one.csv', index=False)
     query('photos', '--labels', 'one.csv', '--classes', 'cat,dog', '--steps', '1')

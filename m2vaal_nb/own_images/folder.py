@@ -327,7 +327,7 @@ def judged(
     if known.n_labelled < 6:
         return '\n'.join([*said, 'At least 6 labels are needed to say how good the predictions are.'])
     found = cross_validate(pool, query.slug(known), seed=query.seed, **query.training(known))
-    if not known.left: return '\n'.join([*said, *how_good(found, is_all=True)])
+    if not known.left: return '\n'.join([*said, *how_good(found, is_all=True, classes=known.classes)])
     return '\n'.join([*said, advice(found, classes=known.classes)])
 
 # %% ../../nbs/own_images/folder.ipynb #2512eed5
@@ -384,10 +384,12 @@ def write_predictions(
     check_predictable(query, known)
     write_whole(Path(query.predictions), table.round(4).to_csv(index=False).encode())
     said = f'all {len(known.paths)} images, {known.n_labelled} of them with their label'
-    trusted = 'a model that has seen few labels is often surer than it is right, and an audit measures how often it is'
-    if audit: trusted = f"of what was predicted in the audit, {audit.table['all'].mean():.0%} is right"
+    unseen = known.n_labelled < 6 or len(np.unique(pool.y)) < len(known.classes)
+    trusted = 'which may be too high or too low: an audit measures how often they are right'
+    if unseen: trusted = 'which is far too high while labels are few, or classes have none'
+    if audit: trusted = f"where {audit.table['all'].mean():.0%} of what was predicted in the audit is right"
     if known.left: said += (
-        f', {known.left} with what is predicted, with a probability of {table.probability.mean():.0%} on average: '
+        f', {known.left} with what is predicted, with a probability of {table.probability.mean():.0%} on average, '
         f'{trusted}. To correct one, fill in its label; what is predicted is not read')
     say(f'{query.predictions}: {said}.')
 

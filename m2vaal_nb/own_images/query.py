@@ -141,9 +141,10 @@ def label_folds(
     from sklearn.model_selection import KFold, StratifiedKFold
     if not 2 <= folds <= len(y_L)//2:
         raise ValueError(f"{folds} folds of {len(y_L)} labels: at least 2 folds, and 2 labels in each, are needed.")
-    rarest = np.unique(y_L, return_counts=True)[1].min()
-    kind = StratifiedKFold if rarest >= folds else KFold
-    return kind(folds, shuffle=True, random_state=seed % 2**32).split(y_L, y_L) # scikit-learn takes no larger seed
+    counts = np.bincount(y_L)
+    shared = np.where(counts[y_L] < folds, counts.argmax(), y_L)         # rare classes go with the largest
+    kind = StratifiedKFold if counts.max() >= folds else KFold
+    return kind(folds, shuffle=True, random_state=seed % 2**32).split(shared, shared) # scikit-learn takes no larger seed
 
 # %% ../../nbs/own_images/query.ipynb #f991ea12
 FEW = 200 # Labels up to which a split into folds is luck, and a head is fitted to them in milliseconds
