@@ -144,7 +144,8 @@ def label_folds(
     counts = np.bincount(y_L)
     shared = np.where(counts[y_L] < folds, counts.argmax(), y_L)         # rare classes go with the largest
     kind = StratifiedKFold if counts.max() >= folds else KFold
-    return kind(folds, shuffle=True, random_state=seed % 2**32).split(shared, shared) # scikit-learn takes no larger seed
+    chance = seed % 2**32                                                # scikit-learn takes no larger one
+    return kind(folds, shuffle=True, random_state=chance).split(shared, shared)
 
 # %% ../../nbs/own_images/query.ipynb #f991ea12
 FEW = 200 # Labels up to which a split into folds is luck, and a head is fitted to them in milliseconds
