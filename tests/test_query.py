@@ -203,6 +203,7 @@ def test_a_label_alone_in_its_class_judges_nobody():
     assert how_good(rows.assign(label=list('abcdefghij'))) == ['How good the predictions are, these labels cannot say: labels that are alone in their class, a, b, c, d, e, f, g, h, i, j.']
     assert how_good(rows.assign(label='a')) == ['How good the predictions are, these labels cannot say: all are of a.']
     assert not re.search(r'Accuracy|%', advice(rows.assign(label='a'), classes='ab'))
+    assert how_good(rows[2:6]) == ['How good the predictions are, these labels cannot say: they are fewer than 6.']
 
 @pytest.mark.parametrize('alone', [0, 1, 2, 9])
 def test_one_rare_class_leaves_the_others_their_shares(alone):

@@ -102,7 +102,9 @@ def how_good(
     "Accuracy with its interval of 95%, beside that of naming the largest class; and by class."
     none = [c for c in classes if 'label' in found and c not in set(found.label)]
     found, left_out = without_single(found)
-    if len(found) < 6: return [f'How good the predictions are, these labels cannot say: {left_out}']
+    if len(found) < 6:
+        why = left_out or 'they are fewer than 6.'
+        return [f'How good the predictions are, these labels cannot say: {why}']
     n, right = len(found), float(found['all'].sum())
     low, high = wilson(right, n)
     accuracy = f'{right/n:.0%} ({low:.0%} to {high:.0%})'
