@@ -117,6 +117,7 @@ PROTOCOLS |= dict(
     long_4=replace(_fig4, **_long))
 
 _versus = 'random', 'm2_random', 'vaal', 'ta_vaal', 'm2_vaal', 'm2_vaal_no_adv'
+_by_length = 'random', 'm2_random', 'margin', *_versus[2:]
 _on_kingma = ('kingma_random', 'kingma_least_confidence', 'kingma_entropy', 'algorithm_1',
               'algorithm_2')
 LINEUPS = dict(
@@ -128,8 +129,8 @@ LINEUPS = dict(
     mnist=('random', 'margin', 'kingma_random', 'kingma_entropy', 'm2_random', 'm2_vaal_no_adv'),
     mnist_balanced=('random', 'kingma_random', 'm2_random'),
     demo=('random', 'margin', 'vaal', 'm2_vaal', 'm2_vaal_no_adv'),
-    short_2b=('random', 'm2_random', 'margin', *_versus[2:]),
-    long_2b=('random', 'm2_random', 'margin', *_versus[2:]),
+    short_2b=_by_length,
+    long_2b=_by_length,
     long_2a=('random', 'm2_random', 'm2_vaal_no_adv'),
     long_4=_on_kingma)
 
