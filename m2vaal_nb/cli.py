@@ -158,19 +158,19 @@ def engine_for(
 
 # %% ../nbs/cli.ipynb #3f4b13fa
 def other_images(
-    dataset:str|None, # Name of a dataset, or a folder of labelled images; None for neither
+    dataset:str|None, # Name of a dataset, a folder of labelled images or a file of their embeddings; None for none
     size:int|None=None, # Pixels a side of the images of a folder
-)->tuple: # Name in a protocol; images and labels of a folder; None for what is not asked for
+)->tuple: # Name in a protocol; what a folder or a file holds; None for what is not asked for
     "What `--dataset` means."
-    if dataset and Path(dataset).is_dir():
-        from m2vaal_nb.own_images.labelled_folder import folder_dataset
-        return folder_dataset(dataset, size)
+    from m2vaal_nb.own_images.labelled_folder import embeddings_dataset, folder_dataset
+    if dataset and Path(dataset).is_dir(): return folder_dataset(dataset, size)
     if size is not None:
         raise ValueError("--size is for the images of a folder: --dataset FOLDER.")
     if not dataset: return None, None
     from m2vaal_nb.data import CLASSES
     if dataset in CLASSES: return dataset, None
-    allowed = f"{', '.join(CLASSES)}, or a folder with a subfolder of images for each class"
+    if Path(dataset).is_file(): return embeddings_dataset(dataset)
+    allowed = f"{', '.join(CLASSES)}, a folder with a subfolder of images for each class, or a file of its embeddings"
     raise ValueError(f"There is no dataset {dataset}: choose one of {allowed}.")
 
 # %% ../nbs/cli.ipynb #e426018f
@@ -250,7 +250,8 @@ def m2vaal_run(
     seeds:str='0', # Whole numbers, such as 0,1 or 0-9
     rounds:str=None, # Stop after so many queries; by default where the paper stops
     steps:str=None, # Training steps in a round; by default the experiment's
-    dataset:str=None, # fashion_mnist, mnist, cifar10, or a folder: a subfolder of images a class
+    dataset:str=None, # fashion_mnist, mnist, cifar10, a folder (a subfolder of images a class), or its embeddings
+    init_classes:str=None, # Classes of the first labels, with commas; by default the experiment's, all of a folder
     size:str=None, # Pixels a side of a folder's images; by default as the first one, at most 64, or 32 for features
     no_flip:bool=False, # Left and right differ, as in text: features are learned without mirrored images
     no_recolour:bool=False, # Colours tell classes apart: features are learned without other ones
@@ -269,13 +270,14 @@ def m2vaal_run(
     with one_sentence_errors('m2vaal_run', GOES_ON):
         changes, pixels = given(rounds=rounds, steps=steps), given(size=size).get('size')
         grids_of(name, methods, seeds, **changes)         # a wrong word is told before images are read
-        from m2vaal_nb.own_images.labelled_folder import LEARNED_SIDE, in_features, representation_of
-        base = representation_of(name) if dataset else None
+        from m2vaal_nb.own_images.labelled_folder import LEARNED_SIDE, first_classes, in_features, representation_of
+        base = representation_of(name, dataset)
         if (no_flip or no_recolour) and not base:
             says = 'are for features of other images, as in learned_4 --dataset FOLDER'
             raise ValueError(f"--no-flip and --no-recolour {says}.")
         if base and pixels is None and Path(dataset).is_dir(): pixels = LEARNED_SIDE
         images = other_images(dataset, pixels)
+        if init_classes: changes['init_classes'] = first_classes(split_names(init_classes), name, images)
         def planned(known): return grids_of(name, methods, seeds, (known, images[1]), **changes)
         looks = dict(flip=not no_flip, recolour=not no_recolour)
         known, data = in_features(base, images, planned, say, **looks) if base else images

@@ -9,7 +9,7 @@ from m2vaal_nb.data import DATASETS, PoolView
 from m2vaal_nb.experiments import METHODS, Method, read_results
 from m2vaal_nb.beyond.representation import embed
 from m2vaal_nb.foundations.log import read_log
-from m2vaal_nb.own_images.labelled_folder import folder_dataset
+from m2vaal_nb.own_images.labelled_folder import embeddings_dataset, folder_dataset
 from m2vaal_nb.samplers import SAMPLERS
 from m2vaal_nb.scale.own_sampler import FileSampler, take_method, take_sampler
 
@@ -421,6 +421,79 @@ def test_bad_images_among_good_ones(photos, capsys):
     options = re.findall(r'--([\w-]+)', says)
     assert {o.replace('-', '_') for o in options} <= set(inspect.signature(cli.m2vaal_run.__wrapped__).parameters)
     assert not Path('out').exists()
+
+# --- embeddings of a labelled folder ---
+@pytest.fixture
+def embedded(here):
+    "A file of embeddings: three classes, 60 of each."
+    g = np.random.default_rng(0)
+    names = [f'{"abc"[i % 3]}/{i}.png' for i in range(180)]
+    np.savez('photos.npz', names=names, embeddings=g.standard_normal((180, 12)) + 3*np.eye(3, 12)[np.arange(180) % 3])
+    return names
+
+def on_embeddings(experiment='learned_4', methods='linear_random,linear_doubt_area', **options):
+    cli.m2vaal_run.__wrapped__(experiment, methods, **dict(dict(rounds='1', dataset='photos.npz'), **options))
+
+@pytest.mark.parametrize('workers', ['1', '2'])
+def test_embeddings_are_a_dataset(embedded, capsys, workers):
+    on_embeddings(workers=workers)
+    on_embeddings(workers=workers)
+    said = capsys.readouterr().out
+    assert 'photos: 180 images of 3 classes, as 12 features; 36 of them' in said and '4 of 4 rounds were there already' in said
+    runs = read_results('out/learned_4-photos')
+    assert set(runs.method) == {'linear_random', 'linear_doubt_area'} and runs.test_acc.min() > .5
+    dataset, = runs.protocol.map(lambda p: p['dataset']).unique()
+    assert re.fullmatch('photos@[0-9a-f]{64}', dataset)
+
+def test_the_order_of_rows_in_a_file_is_another_dataset_and_its_name_is_none(embedded):
+    name, _ = embeddings_dataset('photos.npz')
+    shutil.copy('photos.npz', 'others.npz')
+    assert embeddings_dataset('others.npz')[0].partition('@')[2] == name.partition('@')[2]
+    z = np.load('photos.npz')
+    np.savez('photos.npz', names=z['names'][::-1], embeddings=z['embeddings'][::-1])
+    assert embeddings_dataset('photos.npz')[0] != name
+
+@pytest.mark.parametrize('experiment,options,says', [
+    ('fig2b', dict(methods='random'), 'fig2b reads images, not embeddings: take an experiment such as learned_4'),
+    ('learned_4', dict(methods='random'), 'The learner classifier reads images'),
+    ('learned_4_mnist', {}, 'learned_4_mnist is about data of its own'),
+    ('learned_4', dict(size='16'), '--size is for the images of a folder'),
+    ('learned_4', dict(no_flip=True), '--no-flip and --no-recolour are for features of other images'),
+    ('learned_4', dict(init_classes='a,d'), "There is no class 'd' to start from: the classes are a, b, c."),
+    ('learned_4', dict(init_classes='a,a'), 'Classes must be a list of different names'),
+    ('learned_4', dict(dataset='nowhere.npz'), 'There is no dataset nowhere.npz: choose one of fashion_mnist')])
+def test_what_cannot_work_on_embeddings(embedded, capsys, experiment, options, says):
+    with pytest.raises(SystemExit): on_embeddings(experiment, **options)
+    told = capsys.readouterr()
+    assert says in told.err and told.err.count('\n') == 1 and not Path('out').exists()
+
+NAMED = { # names of a file's rows; what the sentence says
+    'no folders': ([f'{i}.png' for i in range(8)], '0.png is in no subfolder of photos.npz'),
+    'one class': ([f'a/{i}.png' for i in range(8)], 'photos.npz has one class, a'),
+    'one of a class': (['b/0.png', *(f'a/{i}.png' for i in range(7))], 'photos.npz has one image of b')}
+
+@pytest.mark.parametrize('what', NAMED)
+def test_embeddings_without_classes(here, capsys, what):
+    names, says = NAMED[what]
+    np.savez('photos.npz', names=names, embeddings=np.eye(8))
+    with pytest.raises(SystemExit): on_embeddings()
+    assert says in capsys.readouterr().err and not Path('out').exists()
+
+@pytest.mark.parametrize('classes,numbers', [('b', [1]), ('c,a', [0, 2]), (None, [])])
+def test_the_classes_of_the_first_labels(embedded, classes, numbers):
+    on_embeddings('learned_2b', init_classes=classes)
+    line = read_log(Path('out/learned_2b-photos/linear_random-0.jsonl'))[0]
+    _, data = embeddings_dataset('photos.npz')
+    assert line['protocol']['init_classes'] == numbers
+    assert set(data.y[line['initial']]) == set(numbers or range(3))
+
+def test_the_classes_of_the_first_labels_of_a_benchmark(monkeypatch, few, here):
+    monkeypatch.setattr(experiments, 'dataset', lambda name: few)
+    monkeypatch.setattr('m2vaal_nb.own_images.labelled_folder.dataset', lambda name: few)
+    jobs = []
+    monkeypatch.setattr(experiments, 'run_grid', lambda some, *_: jobs.extend(some))
+    cli.m2vaal_run.__wrapped__('fig2b', 'random', init_classes=few.classes[3], workers='1')
+    assert jobs[0].protocol.init_classes == (3,)
 
 def test_size_is_for_folders(here, capsys):
     with pytest.raises(SystemExit): cli.m2vaal_run.__wrapped__('fig2b', 'random', dataset='mnist', size='20')
