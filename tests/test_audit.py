@@ -503,8 +503,35 @@ def test_an_audit_of_pixels_says_what_it_costs(shades):
 
 def test_a_report_without_an_audit(shades):
     labels = label(shades, pd.DataFrame(dict(image=shades.index[:12])))
-    query_folder('photos', labels, 4, embeddings='h.npz', report='r.html', say=str)
-    assert 'no part of the labels was drawn at random' in Path('r.html').read_text()
+    said = []
+    query_folder('photos', labels, 4, embeddings='h.npz', report='r.html', say=said.append)
+    text = ' '.join(Reader(Path('r.html').read_text()).texts)
+    assert 'No part of the labels was drawn at random' in text
+    by_labels, = [o for o in said if 'by cross-validation on the 12 labels at hand' in o]
+    assert all(line in text for line in by_labels.splitlines())
+
+def test_a_report_of_few_labels_says_so(shades):
+    query_folder('photos', label(shades, pd.DataFrame(dict(image=shades.index[:5]))), 4, embeddings='h.npz', report='r.html', say=str)
+    assert 'At least 6 labels are needed' in Path('r.html').read_text()
+
+@pytest.mark.parametrize('with_audit', [True, False])
+def test_where_all_are_labelled_nobody_hears_of_more_labels(shades, with_audit):
+    everything, said = label(shades, pd.DataFrame(dict(image=shades.index))), []
+    query_folder('photos', everything, 4, embeddings='h.npz', report='r.html', audit=.5 if with_audit else None, say=said.append)
+    told = '\n'.join(said) + Path('r.html').read_text()
+    assert 'Accuracy' in told and not re.search('[Mm]ore labels|Stop when|When to stop', told)
+    assert ('Does choosing help here?' in told) == with_audit
+
+def test_the_labeller_draws_an_audits_share(shades):
+    from m2vaal_nb.own_images.labeller import chosen_now
+    labels = label(shades, pd.DataFrame(dict(image=shades.index[:10])))
+    waiting = [shades.index[i] for i in audit_order(shades.index) if shades.index[i] not in shades.index[:10]]
+    classes = ['cat', 'dog', 'hen']
+    asked = chosen_now('photos', labels[0], classes, 'h.npz', 10, audit=.2)
+    alone = chosen_now('photos', labels[0], classes, 'h.npz', 10)
+    assert [*asked][:2] == waiting[:2] and [*asked.values()][:2] == ['', ''] and len(asked) == 10
+    assert [*alone][:2] != waiting[:2] and '' not in alone.values()
+    with pytest.raises(ValueError, match='`audit` is 2'): chosen_now('photos', labels[0], classes, 'h.npz', 10, audit=2)
 
 @pytest.mark.parametrize('budget', [1, 8])
 def test_an_early_report_says_what_it_waits_for(budget, shades):

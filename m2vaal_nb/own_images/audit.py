@@ -338,7 +338,8 @@ def audit_says(
     "All that an audit has to say."
     n = len(audit_run(order, pool.labelled))
     said = [f'The audit has {n} images; from {LEAST} on it says how good the predictions are.']
-    if audit: said = [*how_accurate(audit), how_sure(audit), does_choosing_help(audit), when_to_stop(audit)]
+    if audit: said = [*how_accurate(audit), how_sure(audit), does_choosing_help(audit)]
+    if audit and len(pool.unlabelled): said.append(when_to_stop(audit))
     behind = len(audit_run(order[n+1:], pool.labelled))
     if behind >= 3: said.append(
         f'{names[order[n]]} has no label and holds up the audit, for the {behind} images behind it have one: '

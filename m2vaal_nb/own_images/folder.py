@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'Known', 'put_aside', 'in_words', 'changed_since', 'known_folder', 'is_choice', 'check_out', 'Query',
-           'check_predictable', 'checked', 'embedded_pool', 'seen_pool', 'choose', 'order_of', 'write_choice', 'judged',
-           'audit_of', 'report_on', 'all_images', 'write_predictions', 'query_folder']
+           'check_predictable', 'checked', 'embedded_pool', 'seen_pool', 'choose', 'order_of', 'write_choice',
+           'cross_validated', 'about_audit', 'audit_of', 'report_on', 'all_images', 'write_predictions', 'query_folder']
 
 # %% ../../nbs/own_images/folder.ipynb #847d0ee6
 import csv, io, json
@@ -168,6 +168,8 @@ class Query:
     report:str|Path|None=None # A page on what is known and what comes next
     predictions:str|Path|None=None # A CSV of all images, with their labels or what is predicted
 
+    def __post_init__(self):
+        if self.audit is not None: as_number(self.audit, 'audit', low=.01, high=1)
     @property
     def pages(self): # That are written, choice or not
         return [Path(page) for page in (self.report, self.predictions) if page is not None]
@@ -205,7 +207,6 @@ def checked(
     if known.embeddings and query.changes:
         raise ValueError(f"No net is trained on embeddings: {', '.join(query.changes)} is for images alone.")
     query.protocol(known)
-    if query.audit is not None: as_number(query.audit, 'audit', low=.01, high=1)
     files = (query.files if known.left else []) + query.pages
     there = [file.resolve() for file in files]
     twice = [file for i,file in enumerate(files) if there[i] in there[:i]]
@@ -309,26 +310,30 @@ def write_choice(
             'for any other, name what stands before their paths (--url).')
 
 # %% ../../nbs/own_images/folder.ipynb #bd50dbdc
-def judged(
+def cross_validated(
+    pool:Pool, # Images, and the labels that are known
+    known:Known, # Of its images
+    query:Query, # What is asked for
+)->str: # Lines
+    "How good the predictions are, by the labels at hand, and whether more of them help."
+    if known.n_labelled < 6: return 'At least 6 labels are needed to say how good the predictions are.'
+    found = cross_validate(pool, query.slug(known), seed=query.seed, **query.training(known))
+    if known.left: return advice(found, classes=known.classes)
+    return '\n'.join(how_good(found, is_all=True, classes=known.classes))
+
+def about_audit(
     pool:Pool, # Images, and the labels that are known
     known:Known, # Of its images
     query:Query, # What is asked for
     audit:Audit|None=None, # What the audit found, where there is one
-)->str:
-    "How good the predictions are, and whether more labels help."
-    said = []
-    if query.audit is not None: said = [audit_says(pool, audit_ids(pool, known.paths), audit, known.paths)]
-    elif known.n_labelled >= LEAST:
-        hidden = len(audit_run(audit_ids(pool, known.paths), pool.labelled))
-        by_chance = (known.n_labelled/len(known.paths))**hidden      # that so many in a row have a label
-        if hidden >= LEAST and by_chance < .001:
-            said = [f'Of these labels {hidden} seem to be an audit, drawn at random: with --audit, they alone measure.']
-    if audit: return said[0]
-    if known.n_labelled < 6:
-        return '\n'.join([*said, 'At least 6 labels are needed to say how good the predictions are.'])
-    found = cross_validate(pool, query.slug(known), seed=query.seed, **query.training(known))
-    if not known.left: return '\n'.join([*said, *how_good(found, is_all=True, classes=known.classes)])
-    return '\n'.join([*said, advice(found, classes=known.classes)])
+)->str: # Lines; empty where there is nothing to say
+    "What the labels that were drawn at random say, or that there seem to be some."
+    order = audit_ids(pool, known.paths)
+    if query.audit is not None: return audit_says(pool, order, audit, known.paths)
+    hidden = len(audit_run(order, pool.labelled))
+    by_chance = (known.n_labelled/len(known.paths))**hidden      # that so many in a row have a label
+    if hidden < LEAST or by_chance >= .001: return ''
+    return f'Of these labels {hidden} seem to be an audit, drawn at random: with --audit, they alone measure.'
 
 # %% ../../nbs/own_images/folder.ipynb #2512eed5
 def audit_of(
@@ -350,6 +355,7 @@ def report_on(
     query:Query, # What is asked for
     chosen:pd.DataFrame, # Images to label next
     audit:Audit|None=None, # What the audit found, where there is one
+    said:str='', # What the labels at hand say of the predictions; shown where there is no audit
     say:Callable=print, # Told what is written
 ):
     "Write the page on what is known, and what to label next."
@@ -357,7 +363,7 @@ def report_on(
     look = folder_picture(known.folder, known.paths)
     p = query.protocol(known)
     write_report(query.report, findings(
-        pool, known.paths, chosen, p, query.seed, audit, query.audit is not None, look))
+        pool, known.paths, chosen, p, query.seed, audit, query.audit is not None, look, said))
     say(f'{query.report}: what is known, and what to label next.')
 
 # %% ../../nbs/own_images/folder.ipynb #89284a9b
@@ -426,7 +432,8 @@ def query_folder(
     chosen = choose(pool, known, query, say)
     write_choice(chosen, known, query, say)
     found = audit_of(pool, known, query, say)
-    say(judged(pool, known, query, found))
-    if report is not None: report_on(pool, known, query, chosen, found, say)
+    said = '' if found else cross_validated(pool, known, query)
+    say('\n'.join(filter(None, [about_audit(pool, known, query, found), said])))
+    if report is not None: report_on(pool, known, query, chosen, found, said, say)
     if predictions is not None: write_predictions(pool, known, query, found, say)
     return chosen[COLUMNS]

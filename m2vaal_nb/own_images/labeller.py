@@ -131,14 +131,15 @@ def chosen_now(
     classes, # Class names
     embeddings:str|Path, # A file of embeddings
     budget:int=20, # Images to choose; all that are left where these are fewer
+    audit:float|None=None, # Part of the labels that is drawn at random, such as .2, so that m2vaal_query can measure
 )->dict: # Path -> predicted class or '', as picked
     "What a query on embeddings would have labelled next."
     from m2vaal_nb.own_images.folder import Query, choose, embedded_pool, known_folder
     given = [labels] if Path(labels).exists() else []
     known = known_folder(folder, given, classes, embeddings, skip_bad=True)
     known = known.only(image_paths(folder))     # those that can be shown
-    chosen = choose(embedded_pool(known, str), known, Query(budget), str)
-    return {image: name or '' for image,name in zip(chosen.image, chosen.predicted)}
+    chosen = choose(embedded_pool(known, str), known, Query(budget, audit=audit), str)
+    return dict(zip(chosen.image, chosen.predicted.fillna('')))
 
 # %% ../../nbs/own_images/labeller.ipynb #2d97e43b
 class Queue:
@@ -316,12 +317,13 @@ class Labeller(Controls):
         todo=None, # What to label, best first: names, or the path of a CSV of them; by default all images
         embeddings:str|Path|None=None, # A file of embeddings, by which to choose what to label
         budget:int=20, # How many images are chosen by them
+        audit:float|None=None, # Part of the labels that is drawn at random, such as .2, for `m2vaal_query --audit`
     ):
         from m2vaal_nb.own_images.pixels import folder_scales # here, as in `picture`
         check_widgets(as_classes(classes))
         if todo is not None and embeddings is not None:
             raise ValueError("What to label is either in `todo` or chosen by `embeddings`: give one of them.")
-        if embeddings is not None: todo = chosen_now(folder, labels, classes, embeddings, budget)
+        if embeddings is not None: todo = chosen_now(folder, labels, classes, embeddings, budget, audit)
         self.queue = LabelQueue(folder, labels, classes, todo)
         self.acts = actions(self.queue)
         self.scales = folder_scales(self.queue.folder, self.queue.paths)

@@ -195,6 +195,7 @@ class Findings:
     batch:pd.DataFrame # Images to label next: id, predicted, probability, audit (drawn at random?)
     audit:Audit|None=None # What the audit found; None where it is too small, or not asked for
     asked:bool=False # Was an audit asked for?
+    said:str='' # What the labels at hand say of the predictions, in lines
     method:str='' # What chose them
     known:pd.DataFrame|None=None # Of each image, by id; None where nothing is labelled, or nothing was chosen
     same:pd.DataFrame|None=None # Images that are nearly the same as others
@@ -214,11 +215,13 @@ def findings(
     audit:Audit|None=None, # What the audit found
     asked:bool=False, # Was an audit asked for?
     picture:Callable=lambda i: None, # Id -> PIL image, or None
+    said:str='', # What the labels at hand say of the predictions, in lines; shown where there is no audit
 )->Findings:
     "All that a report tells."
     by_chance = pool.x.ndim == 4 and not len(pool.labelled)
     method = 'chance' if by_chance else method_of(p)
-    found = dict(pool=pool, names=list(names), picture=picture, batch=batch, audit=audit, asked=asked, method=method)
+    found = dict(pool=pool, names=list(names), picture=picture, batch=batch, audit=audit, asked=asked, said=said,
+                 method=method)
     if len(pool.labelled) >= 10 and len(np.unique(pool.y)) > 1:
         p_L_C = label_probabilities(pool, p, seed)
         found |= dict(suspects=suspects(pool, p_L_C), agreed=agreement(pool, p_L_C))
@@ -254,8 +257,8 @@ def confusions(
     return found.head(most).reset_index(drop=True)
 
 # %% ../../nbs/own_images/report.ipynb #b0d10045
-NO_AUDIT = ('Nothing here says how good the predictions are: no part of the labels was drawn at random. '
-            'With --audit .2, a fifth of each batch is.')
+NO_AUDIT = ('No part of the labels was drawn at random, so nothing here measures how good the predictions are on all '
+            'images. With --audit .2, a fifth of each batch is.')
 EARLY = f'Too few labels are drawn at random yet to say how good the predictions are; {LEAST} of them are enough.'
 
 def share_rows(
@@ -271,7 +274,8 @@ def numbers(
 ): # Elements of the page
     "How good the predictions are, when to stop, whether choosing helps."
     head = H2('How good are the predictions?')
-    if not f.audit: return [Section(head, P(EARLY if f.asked else NO_AUDIT))]
+    if not f.audit: return [Section(head, *map(P, f.said.splitlines()), P(EARLY if f.asked else NO_AUDIT))]
+    stop = [Section(H2('When to stop'), P(when_to_stop(f.audit)))] if len(f.pool.unlabelled) else []
     accuracy, baseline, *_ = how_accurate(f.audit)
     wrong = [(c.label, c.predicted, f'{c.n} of {c.of}') for c in confusions(f.audit).itertuples()]
     about_curve = 'Models that learned from a part of the labels, on the same images. The band is the interval of 95%.'
@@ -281,7 +285,7 @@ def numbers(
         return Section(H2(title), *says, table((*columns, 'right', ''), share_rows(found), 'bars'), *legend)
     return [
         Section(head, P(accuracy), P(baseline), line_chart(curve(f.audit)), P(about_curve, cls='note')),
-        Section(H2('When to stop'), P(when_to_stop(f.audit))),
+        *stop,
         Section(H2('Does choosing help here?'), P(does_choosing_help(f.audit))),
         by('By class', ['class'], class_table(f.audit)),
         by('Can probabilities be trusted?', ['probability', 'mean'], sure_table(f.audit), P(how_sure(f.audit))),
