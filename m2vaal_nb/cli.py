@@ -162,14 +162,14 @@ def other_images(
     size:int|None=None, # Pixels a side of the images of a folder
 )->tuple: # Name in a protocol; what a folder or a file holds; None for what is not asked for
     "What `--dataset` means."
-    from m2vaal_nb.own_images.labelled_folder import embeddings_dataset, folder_dataset
+    from m2vaal_nb.own_images.labelled_folder import embeddings_dataset, folder_dataset, is_embeddings
     if dataset and Path(dataset).is_dir(): return folder_dataset(dataset, size)
     if size is not None:
         raise ValueError("--size is for the images of a folder: --dataset FOLDER.")
     if not dataset: return None, None
     from m2vaal_nb.data import CLASSES
     if dataset in CLASSES: return dataset, None
-    if Path(dataset).is_file(): return embeddings_dataset(dataset)
+    if is_embeddings(dataset): return embeddings_dataset(dataset)
     allowed = f"{', '.join(CLASSES)}, a folder with a subfolder of images for each class, or a file of its embeddings"
     raise ValueError(f"There is no dataset {dataset}: choose one of {allowed}.")
 
@@ -203,12 +203,13 @@ def seen(
     p, # Protocol of an experiment on them
 )->str:
     "What there is, and what becomes of it."
+    from m2vaal_nb.own_images.labels import listed
     n_test, name = len(data.x_test), p.dataset.split('@')[0]
     if data.x.ndim == 2: how = f'as {data.x.shape[1]} features'
     else:
         channels, height, width = data.x.shape[1:]
         how = f"in {'grey' if channels == 1 else 'colour'}, {height} × {width} pixels"
-    n = f'{len(data.x) + n_test} images of {len(data.classes)} classes'
+    n = f'{len(data.x) + n_test} images of {len(data.classes)} classes ({listed(data.classes, 3)})'
     held = f'{n_test} of them, always the same, are the test set'
     unsure = 98/(n_test + 1.96**2)**.5           # half of Wilson's 95% interval, in points, at 50%
     if n_test < 1000:
@@ -251,7 +252,7 @@ def m2vaal_run(
     rounds:str=None, # Stop after so many queries; by default where the paper stops
     steps:str=None, # Training steps in a round; by default the experiment's
     dataset:str=None, # fashion_mnist, mnist, cifar10, a folder (a subfolder of images a class), or its embeddings
-    init_classes:str=None, # Classes of the first labels, with commas; by default the experiment's, all of a folder
+    init_classes:str=None, # Classes of the first labels, with commas; by default the experiment's, or any of a folder's
     size:str=None, # Pixels a side of a folder's images; by default as the first one, at most 64, or 32 for features
     no_flip:bool=False, # Left and right differ, as in text: features are learned without mirrored images
     no_recolour:bool=False, # Colours tell classes apart: features are learned without other ones
@@ -277,7 +278,7 @@ def m2vaal_run(
             raise ValueError(f"--no-flip and --no-recolour {says}.")
         if base and pixels is None and Path(dataset).is_dir(): pixels = LEARNED_SIDE
         images = other_images(dataset, pixels)
-        if init_classes: changes['init_classes'] = first_classes(split_names(init_classes), name, images)
+        if init_classes is not None: changes['init_classes'] = first_classes(split_names(init_classes), name, images)
         def planned(known): return grids_of(name, methods, seeds, (known, images[1]), **changes)
         looks = dict(flip=not no_flip, recolour=not no_recolour)
         known, data = in_features(base, images, planned, say, **looks) if base else images
@@ -509,7 +510,7 @@ def m2vaal_embed(
     weights:str=None, # A file of weights for the net; by default its own, which are fetched once
     size:str=None, # Pixels a side for what is learned; 32 by default
     passes:str=None, # How often each image is seen by what is learned; fewer in larger folders by default
-    batch:str='32', # Images at a time for a named net
+    batch:str='32', # Images that a named net reads, and a GPU sees, at a time
     no_flip:bool=False, # Left and right differ, as in text: what is learned sees no mirrored images
     no_recolour:bool=False, # Colours tell classes apart: what is learned sees no other ones
     seed:str='0', # Of what is learned

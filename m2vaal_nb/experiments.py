@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['METHODS', 'PROTOCOLS', 'LINEUPS', 'one_by_one', 'SPARE', 'Method', 'protocol_for', 'first_line', 'methods_table',
            'add_sweep', 'one_of', 'settings', 'plan', 'rehearse', 'Progress', 'tell', 'dataset', 'Engine',
-           'run_one_by_one', 'run_grid', 'common', 'read_results', 'read_sweep', 'methods_in', 'accuracy_table',
-           'sweep_table', 'drawn', 'style', 'band', 'plot_curve', 'plot_curves']
+           'run_one_by_one', 'common', 'need_one_experiment', 'run_grid', 'read_results', 'read_sweep', 'methods_in',
+           'accuracy_table', 'sweep_table', 'drawn', 'style', 'band', 'plot_curve', 'plot_curves']
 
 # %% ../nbs/05_experiments.ipynb #06d48095
 import time
@@ -289,6 +289,27 @@ def run_one_by_one(
 
 one_by_one = Engine(run_one_by_one)
 
+# %% ../nbs/05_experiments.ipynb #a515b4ac
+def common(line:dict)->dict: # Fields of the protocol, but those that make a method
+    "What the runs of one experiment have in common."
+    p = identity_of(line)['protocol']
+    return {k: v for k,v in p.items() if k not in ('learner', 'sampler')}
+
+def need_one_experiment(
+    lines:list, # At least one, of different logs: method, seed, protocol
+    folder:str|Path, # Where these are
+):
+    "`ValueError` when lines are of different experiments."
+    first = common(lines[0])
+    for line in lines:
+        other = common(line)
+        for k in first | other:
+            if first.get(k) != other.get(k):
+                one = f"`{k}` is {first.get(k)!r} in the log of {lines[0]['method']}"
+                two = f"{other.get(k)!r} in that of {line['method']}"
+                raise ValueError(f"{folder} mixes experiments: {one}, {two}. Each needs a folder of its own.")
+
+
 # %% ../nbs/05_experiments.ipynb #386572d0
 def run_grid(
     jobs:list, # At least one, all of one dataset
@@ -306,6 +327,8 @@ def run_grid(
     if len(names) != 1:
         raise ValueError(f"The runs of a grid share one dataset, not {', '.join(names) or 'none'}.")
     there = {job: len(stored_lines(job.log(folder), job)) for job in jobs}
+    first_lines = [line for path in sorted(Path(folder).glob('*.jsonl')) for line in read_log(path)[:1]]
+    need_one_experiment([*first_lines, *(job.identity for job in jobs)], folder)
     todo = [job for job in jobs if there[job] <= job.protocol.n_queries]
     seconds = rehearse(todo, data or dataset(*names)) if todo else {}
     todo.sort(key=lambda job: (-seconds[job.protocol.learner], job.seed)) # the longest first
@@ -317,11 +340,6 @@ def run_grid(
     return Path(folder)
 
 # %% ../nbs/05_experiments.ipynb #fd8471e6
-def common(line:dict)->dict: # Fields of the protocol, but those that make a method
-    "What the runs of one experiment have in common."
-    p = identity_of(line)['protocol']
-    return {k: v for k,v in p.items() if k not in ('learner', 'sampler')}
-
 def read_results(
     folder:str|Path, # Folder of logs
 )->pd.DataFrame: # A row for each round of each run
@@ -330,14 +348,7 @@ def read_results(
     if not lines:
         hint = 'run the experiment first, or name the folder that has them'
         raise ValueError(f"{folder} holds no logs: {hint}.")
-    first = common(lines[0])
-    for line in lines:
-        other = common(line)
-        for k in first | other:
-            if first.get(k) != other.get(k):
-                one = f"`{k}` is {first.get(k)!r} in the log of {lines[0]['method']}"
-                two = f"{other.get(k)!r} in that of {line['method']}"
-                raise ValueError(f"{folder} mixes experiments: {one}, {two}.")
+    need_one_experiment(lines, folder)
     return pd.DataFrame(lines)
 
 # %% ../nbs/05_experiments.ipynb #24328276

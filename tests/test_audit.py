@@ -1,5 +1,5 @@
 "The audit and the report: what is measured is a fair sample, nothing is judged that was learned from, and a page harms nobody."
-import re, unicodedata
+import re, shutil, unicodedata
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import product
@@ -519,8 +519,8 @@ def test_where_all_are_labelled_nobody_hears_of_more_labels(shades, with_audit):
     everything, said = label(shades, pd.DataFrame(dict(image=shades.index))), []
     query_folder('photos', everything, 4, embeddings='h.npz', report='r.html', audit=.5 if with_audit else None, say=said.append)
     told = '\n'.join(said) + Path('r.html').read_text()
-    assert 'Accuracy' in told and not re.search('[Mm]ore labels|Stop when|When to stop', told)
-    assert ('Does choosing help here?' in told) == with_audit
+    assert 'Accuracy' in told and not re.search('[Mm]ore labels|Stop when|When to stop|early|choosing help|each batch|drawn at random', told)
+    assert ('measured on all 60 images' in told) == with_audit
 
 def test_the_labeller_draws_an_audits_share(shades):
     from m2vaal_nb.own_images.labeller import chosen_now
@@ -531,7 +531,14 @@ def test_the_labeller_draws_an_audits_share(shades):
     alone = chosen_now('photos', labels[0], classes, 'h.npz', 10)
     assert [*asked][:2] == waiting[:2] and [*asked.values()][:2] == ['', ''] and len(asked) == 10
     assert [*alone][:2] != waiting[:2] and '' not in alone.values()
-    with pytest.raises(ValueError, match='`audit` is 2'): chosen_now('photos', labels[0], classes, 'h.npz', 10, audit=2)
+    shutil.copy('photos/00 <b>.png', 'photos/00 <b>.heic')
+    z = np.load('h.npz')
+    np.savez('h.npz', names=[*z['names'], '00 <b>.heic'], embeddings=[*z['embeddings'], z['embeddings'][0]])
+    with pytest.raises(ValueError, match='1 of 61 images cannot be shown here and would hold up an audit: 00 <b>.heic'):
+        chosen_now('photos', labels[0], classes, 'h.npz', 10, audit=.2)
+    Path('aside.txt').write_text('00 <b>.heic')
+    assert chosen_now('photos', labels[0], classes, 'h.npz', 10, audit=.2, exclude='aside.txt') == asked
+    with pytest.raises(ValueError, match='`audit` is 2'): chosen_now('photos', labels[0], classes, 'h.npz', 10, audit=2, exclude='aside.txt')
 
 @pytest.mark.parametrize('budget', [1, 8])
 def test_an_early_report_says_what_it_waits_for(budget, shades):
@@ -539,7 +546,7 @@ def test_an_early_report_says_what_it_waits_for(budget, shades):
     early = label(shades, pd.DataFrame(dict(image=shades.index[audit_order(shades.index)[:4]])))
     query_folder('photos', early, budget, audit=.2, embeddings='h.npz', report='r.html', say=str)
     page = Path('r.html').read_text()
-    assert f'{LEAST} of them are enough' in page and 'With --audit' not in page
+    assert f'yet to measure how good the predictions are on all images; {LEAST} of them are enough' in page and 'With --audit' not in page
 
 def test_agreement_is_counted_over_the_labels_that_are_judged():
     pool = known_pool(np.eye(4), [0, 1, 1, -1], ['a', 'b'])

@@ -281,9 +281,13 @@ def untrained(folder='photos', out='z.npz', name='resnet18', **kw):
     torch.manual_seed(0)
     return embed_folder(folder, out, name, pretrained=False, device='cpu', say=str, **kw)
 
-def test_a_backbone_sees_what_a_query_sees(here):
+@pytest.mark.parametrize('batch,together', [(4, 4), (9, 1), (9, 4), (9, 9), (9, 10)])
+def test_a_backbone_sees_what_a_query_sees(here, monkeypatch, batch, together):
+    "However many images it reads, and sees, at a time."
     truth = scenes('photos', 9)
-    untrained(batch=4)
+    monkeypatch.setattr(embed, 'PER_THREAD', together)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
+    untrained(batch=batch)
     z, whole = read_embeddings('z.npz'), backbone_for('resnet18', pretrained=False)
     assert z.names == sorted(truth) and z.h_N_D.shape == (9, 512)
     assert not [f for f in os.listdir() if 'part' in f]

@@ -9,7 +9,8 @@ from m2vaal_nb.data import DATASETS, PoolView
 from m2vaal_nb.experiments import METHODS, Method, read_results
 from m2vaal_nb.beyond.representation import embed
 from m2vaal_nb.foundations.log import read_log
-from m2vaal_nb.own_images.labelled_folder import embeddings_dataset, folder_dataset
+from m2vaal_nb.own_images.labelled_folder import (
+    embeddings_dataset, folder_dataset, is_embeddings, numbers_of, representation_of)
 from m2vaal_nb.samplers import SAMPLERS
 from m2vaal_nb.scale.own_sampler import FileSampler, take_method, take_sampler
 
@@ -377,7 +378,7 @@ def test_pictures_of_a_folder_that_changed(photos, capsys):
 
 def test_an_unknown_dataset_offers_names_that_work(here, capsys):
     with pytest.raises(SystemExit): cli.m2vaal_run.__wrapped__('learned_4', dataset='photoz')
-    assert 'choose one of fashion_mnist, mnist, cifar10, or a folder' in capsys.readouterr().err
+    assert 'choose one of fashion_mnist, mnist, cifar10, a folder with a subfolder of images for each class, or a file of its embeddings' in capsys.readouterr().err
 
 @pytest.mark.parametrize('experiment', ['learned_0', 'learned_2b', 'learned_4_balanced', 'learned_4_propagation', 'learned_4_m1m2'])
 def test_other_experiments_on_features_of_a_folder(photos, quick_features, experiment):
@@ -439,7 +440,7 @@ def test_embeddings_are_a_dataset(embedded, capsys, workers):
     on_embeddings(workers=workers)
     on_embeddings(workers=workers)
     said = capsys.readouterr().out
-    assert 'photos: 180 images of 3 classes, as 12 features; 36 of them' in said and '4 of 4 rounds were there already' in said
+    assert 'photos: 180 images of 3 classes (a, b, c), as 12 features; 36 of them' in said and '4 of 4 rounds were there already' in said
     runs = read_results('out/learned_4-photos')
     assert set(runs.method) == {'linear_random', 'linear_doubt_area'} and runs.test_acc.min() > .5
     dataset, = runs.protocol.map(lambda p: p['dataset']).unique()
@@ -461,6 +462,10 @@ def test_the_order_of_rows_in_a_file_is_another_dataset_and_its_name_is_none(emb
     ('learned_4', dict(no_flip=True), '--no-flip and --no-recolour are for features of other images'),
     ('learned_4', dict(init_classes='a,d'), "There is no class 'd' to start from: the classes are a, b, c."),
     ('learned_4', dict(init_classes='a,a'), 'Classes must be a list of different names'),
+    ('learned_4', dict(init_classes=','), 'No class to start from was named: the classes are a, b, c.'),
+    ('learned_4', dict(init_classes=''), 'No class to start from was named'),
+    ('learned_0', dict(init_classes='a'), 'learned_0 starts without a label'),
+    ('learned_4_1', {}, 'learned_4_1 is about data of its own'),
     ('learned_4', dict(dataset='nowhere.npz'), 'There is no dataset nowhere.npz: choose one of fashion_mnist')])
 def test_what_cannot_work_on_embeddings(embedded, capsys, experiment, options, says):
     with pytest.raises(SystemExit): on_embeddings(experiment, **options)
@@ -470,7 +475,41 @@ def test_what_cannot_work_on_embeddings(embedded, capsys, experiment, options, s
 NAMED = { # names of a file's rows; what the sentence says
     'no folders': ([f'{i}.png' for i in range(8)], '0.png is in no subfolder of photos.npz'),
     'one class': ([f'a/{i}.png' for i in range(8)], 'photos.npz has one class, a'),
+    'one class, absolute': ([f'/data/photos/a/{i}.png' for i in range(8)], 'photos.npz has one class, a'),
     'one of a class': (['b/0.png', *(f'a/{i}.png' for i in range(7))], 'photos.npz has one image of b')}
+
+@pytest.mark.parametrize('before', ['', '/data/photos/', 's3://bucket/photos/', './', 'c:\\photos\\'])
+def test_folders_before_the_class(here, before):
+    sep = '\\' if '\\' in before else '/'
+    np.savez('photos.npz', names=[f'{before}{"ab"[i % 2]}{sep}old{sep}{i}.png' for i in range(8)], embeddings=np.eye(8))
+    _, data = embeddings_dataset('photos.npz')
+    assert data.classes == ('a', 'b') and len(data.x) == 6
+
+@pytest.mark.parametrize('name,dataset', [('mnist', 'mnist'), ('fashion_mnist', 'fashion_mnist')])
+def test_a_file_that_is_called_like_a_benchmark_is_not_one(here, name, dataset):
+    Path(name).touch()
+    assert cli.other_images(name) == (dataset, None) and not is_embeddings(name)
+    assert representation_of('learned_4', name).images == 'fashion_mnist' and representation_of('fig2b', name) is None
+
+def test_another_file_of_that_name_has_a_folder_of_its_own(embedded, capsys):
+    on_embeddings(methods='linear_random')
+    z = np.load('photos.npz')
+    np.savez('photos.npz', names=z['names'], embeddings=z['embeddings'] + 1)
+    capsys.readouterr()
+    for options in dict(methods='linear_margin'), dict(methods='linear_margin', init_classes='a'):
+        with pytest.raises(SystemExit): on_embeddings(**options)
+        assert 'out/learned_4-photos mixes experiments: ' in capsys.readouterr().err
+    assert os.listdir('out/learned_4-photos') == ['linear_random-0.jsonl']
+
+@pytest.mark.parametrize('dataset,says', [(None, 'The images of photos are not at hand'), ('photos.npz', 'photos.npz is a file: pictures need the folder'), ('photos', 'a run on a file of embeddings has no pictures')])
+def test_no_pictures_of_embeddings(embedded, photos, capsys, dataset, says):
+    on_embeddings(methods='linear_random')
+    DATASETS.pop(next(name for name in DATASETS if name.startswith('photos@')))
+    with pytest.raises(SystemExit): cli.m2vaal_pictures.__wrapped__('out/learned_4-photos/linear_random-0.jsonl', dataset=dataset)
+    assert says in capsys.readouterr().err
+
+def test_names_of_classes_are_compared_in_their_normal_form():
+    assert numbers_of([' Cafe\u0301 '], ('Café', 'b')) == numbers_of(iter(['Café']), ('Cafe\u0301', 'b')) == (0,)
 
 @pytest.mark.parametrize('what', NAMED)
 def test_embeddings_without_classes(here, capsys, what):

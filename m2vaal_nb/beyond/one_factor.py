@@ -87,9 +87,11 @@ for name in [n for n in PROTOCOLS if n.startswith('learned_') and n not in LINEU
 FACTORS = dict( # Experiment -> what is different
     learned_2b='as declared, 2b', learned_2b_1='other representation, 2b', learned_2b_2='a third one, 2b',
     learned_2b_250='250 a query, 2b', learned_2b_mnist='MNIST, 2b',
+    **{'learned_2b-cifar10_lite0': 'photographs, 2b'},
     learned_4='as declared, 4', learned_4_1='other representation, 4', learned_4_2='a third one, 4',
     learned_4_10='10 a query, 4', learned_0='from nothing, 4', learned_4_balanced='balanced start, 4',
     learned_4_noisy='a tenth of the labels wrong, 4', learned_4_tail='long tail, 4', learned_4_mnist='MNIST, 4',
+    **{'learned_4-cifar10_lite0': 'photographs, 4'},
     learned_4_propagation='propagation, 4', learned_4_m1m2='M1+M2, 4', learned_4_m1m2_graph='M1+M2 with graph, 4')
 RIVALS = 'random', 'margin', 'badge', 'uherding'
 OURS_HERE = 'doubt_herding', 'doubt_area' # Samplers
@@ -110,7 +112,7 @@ def one_factor(
         runs = runs[runs.seed.isin(SEEDS)]
         if runs.empty: continue
         area = areas(runs)
-        ours = next(m for m in LINEUPS[name] if m.endswith(f'_{rule}'))
+        ours = next(m for m in LINEUPS[name.partition('-')[0]] if m.endswith(f'_{rule}'))
         for rival in RIVALS if ours in area else ():
             found = compare(area, ours, ours.replace(rule, rival))
             if found['n'] > 1: rows.append(dict(factor=what, against=STRATEGIES[rival][0], **found))

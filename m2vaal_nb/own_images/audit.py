@@ -215,7 +215,8 @@ def how_accurate(
     fine, few = found[found.n >= LEAST], found[found.n < LEAST]
     classes = [f'{c.Index} {c.right} of {c.n} ({c.low:.0%} to {c.high:.0%})' for c in fine.itertuples()]
     others = [f'{c.Index} {c.n}' for c in few.itertuples()]
-    said = [f'Accuracy {right/n:.0%} ({low:.0%} to {high:.0%}), measured on {n} images drawn at random, '
+    drawn = 'all {} images' if n == audit.n_images else '{} images drawn at random'
+    said = [f'Accuracy {right/n:.0%} ({low:.0%} to {high:.0%}), measured on {drawn.format(n)}, '
             'each predicted by a model that had not seen it.',
             f'Always naming the class with most labels would be right for {audit.table.largest.mean():.0%}.']
     if classes: said.append(f'By class: {listed(classes)}.')
@@ -338,8 +339,8 @@ def audit_says(
     "All that an audit has to say."
     n = len(audit_run(order, pool.labelled))
     said = [f'The audit has {n} images; from {LEAST} on it says how good the predictions are.']
-    if audit: said = [*how_accurate(audit), how_sure(audit), does_choosing_help(audit)]
-    if audit and len(pool.unlabelled): said.append(when_to_stop(audit))
+    if audit: said = [*how_accurate(audit), how_sure(audit)]
+    if audit and len(pool.unlabelled): said += [does_choosing_help(audit), when_to_stop(audit)]
     behind = len(audit_run(order[n+1:], pool.labelled))
     if behind >= 3: said.append(
         f'{names[order[n]]} has no label and holds up the audit, for the {behind} images behind it have one: '

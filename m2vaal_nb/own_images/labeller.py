@@ -17,6 +17,7 @@ from ..foundations.files import write_whole
 from ..foundations.names import did_you_mean, match_paths, normal_name
 from .files import (
     Text, as_classes, csv_header, csv_rows, image_paths, read_text, rows_by_path)
+from .labels import listed
 
 # %% ../../nbs/own_images/labeller.ipynb #18ed7bde
 def label_text(
@@ -132,12 +133,16 @@ def chosen_now(
     embeddings:str|Path, # A file of embeddings
     budget:int=20, # Images to choose; all that are left where these are fewer
     audit:float|None=None, # Part of the labels that is drawn at random, such as .2, so that m2vaal_query can measure
+    exclude:str|Path|None=None, # A file that names images to put aside
 )->dict: # Path -> predicted class or '', as picked
     "What a query on embeddings would have labelled next."
     from m2vaal_nb.own_images.folder import Query, choose, embedded_pool, known_folder
     given = [labels] if Path(labels).exists() else []
-    known = known_folder(folder, given, classes, embeddings, skip_bad=True)
-    known = known.only(image_paths(folder))     # those that can be shown
+    known, shown = known_folder(folder, given, classes, embeddings, True, exclude), image_paths(folder)
+    if audit is not None and (hidden := [path for path in known.paths if path not in {*shown}]):
+        raise ValueError(f"{len(hidden)} of {len(known.paths)} images cannot be shown here and would hold up an audit: "
+                         f"{listed(hidden, 3)}; put them aside, here and in m2vaal_query (exclude).")
+    known = known.only(shown)
     chosen = choose(embedded_pool(known, str), known, Query(budget, audit=audit), str)
     return dict(zip(chosen.image, chosen.predicted.fillna('')))
 
@@ -318,12 +323,15 @@ class Labeller(Controls):
         embeddings:str|Path|None=None, # A file of embeddings, by which to choose what to label
         budget:int=20, # How many images are chosen by them
         audit:float|None=None, # Part of the labels that is drawn at random, such as .2, for `m2vaal_query --audit`
+        exclude:str|Path|None=None, # A file that names images to put aside, as for `m2vaal_query --exclude`
     ):
         from m2vaal_nb.own_images.pixels import folder_scales # here, as in `picture`
         check_widgets(as_classes(classes))
         if todo is not None and embeddings is not None:
             raise ValueError("What to label is either in `todo` or chosen by `embeddings`: give one of them.")
-        if embeddings is not None: todo = chosen_now(folder, labels, classes, embeddings, budget, audit)
+        if embeddings is None and (audit, exclude) != (None, None):
+            raise ValueError("Only a choice by embeddings is audited and leaves images out: name a file (embeddings).")
+        if embeddings is not None: todo = chosen_now(folder, labels, classes, embeddings, budget, audit, exclude)
         self.queue = LabelQueue(folder, labels, classes, todo)
         self.acts = actions(self.queue)
         self.scales = folder_scales(self.queue.folder, self.queue.paths)

@@ -259,7 +259,8 @@ def confusions(
 # %% ../../nbs/own_images/report.ipynb #b0d10045
 NO_AUDIT = ('No part of the labels was drawn at random, so nothing here measures how good the predictions are on all '
             'images. With --audit .2, a fifth of each batch is.')
-EARLY = f'Too few labels are drawn at random yet to say how good the predictions are; {LEAST} of them are enough.'
+EARLY = ('Too few labels are drawn at random yet to measure how good the predictions are on all images; '
+         f'{LEAST} of them are enough.')
 
 def share_rows(
     found:pd.DataFrame, # Group of images -> n, right, accuracy, low, high, and perhaps said (by probabilities)
@@ -274,8 +275,9 @@ def numbers(
 ): # Elements of the page
     "How good the predictions are, when to stop, whether choosing helps."
     head = H2('How good are the predictions?')
-    if not f.audit: return [Section(head, *map(P, f.said.splitlines()), P(EARLY if f.asked else NO_AUDIT))]
-    stop = [Section(H2('When to stop'), P(when_to_stop(f.audit)))] if len(f.pool.unlabelled) else []
+    is_all = not len(f.pool.unlabelled)
+    missing = [] if is_all else [P(EARLY if f.asked else NO_AUDIT)]
+    if not f.audit: return [Section(head, *map(P, f.said.splitlines()), *missing)]
     accuracy, baseline, *_ = how_accurate(f.audit)
     wrong = [(c.label, c.predicted, f'{c.n} of {c.of}') for c in confusions(f.audit).itertuples()]
     about_curve = 'Models that learned from a part of the labels, on the same images. The band is the interval of 95%.'
@@ -285,8 +287,9 @@ def numbers(
         return Section(H2(title), *says, table((*columns, 'right', ''), share_rows(found), 'bars'), *legend)
     return [
         Section(head, P(accuracy), P(baseline), line_chart(curve(f.audit)), P(about_curve, cls='note')),
-        *stop,
-        Section(H2('Does choosing help here?'), P(does_choosing_help(f.audit))),
+        *([] if is_all else [
+            Section(H2('When to stop'), P(when_to_stop(f.audit))),
+            Section(H2('Does choosing help here?'), P(does_choosing_help(f.audit)))]),
         by('By class', ['class'], class_table(f.audit)),
         by('Can probabilities be trusted?', ['probability', 'mean'], sure_table(f.audit), P(how_sure(f.audit))),
         Section(H2('What is taken for what'), table(('it is', 'predicted', ''), wrong))]
