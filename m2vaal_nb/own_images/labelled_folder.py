@@ -235,10 +235,10 @@ def first_classes(
     "What `--init-classes` means."
     (known, data), p = images, PROTOCOLS[settings(experiment)[0]]
     if not p.n_init: raise ValueError(f"{experiment} starts without a label: --init-classes has nothing to say there.")
+    if data: return numbers_of(names, data.classes)
     name = known or p.dataset
-    name = getattr(DATASETS[name], 'images', name)           # those that features were learned from
-    classes = data.classes if data else CLASSES.get(name) or dataset(name).classes
-    return numbers_of(names, classes)
+    behind = getattr(DATASETS[name], 'images', name)         # those that features were learned from
+    return numbers_of(names, CLASSES.get(behind) or dataset(name).classes)
 
 def in_features(
     base:Learned, # What the experiment reads else
