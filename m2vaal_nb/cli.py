@@ -183,11 +183,9 @@ def grids_of(
 )->dict: # Folder of logs -> jobs
     "What is to be run."
     from m2vaal_nb.experiments import PROTOCOLS, plan, settings
-    from m2vaal_nb.own_images.labelled_folder import fitted
-    from m2vaal_nb.scale.own_sampler import take_method
-    seeds = parse_seeds(seeds)
-    slugs = methods if methods is None else [take_method(text) for text in split_names(methods)]
-    (known, data), grids = images, {}
+    from m2vaal_nb.own_images.labelled_folder import fitted, methods_of
+    seeds, (known, data), grids = parse_seeds(seeds), images, {}
+    slugs = methods_of(methods if methods is None else split_names(methods), name, known is not None)
     for setting in settings(name):
         p, (place, slash, rest) = PROTOCOLS[setting], setting.partition('/')
         own = fitted(p, len(data.x)) if data else {}
@@ -247,7 +245,7 @@ def do_grids(
 @dashed
 def m2vaal_run(
     name:str, # Experiment, one of these
-    methods:str=None, # Comma-separated: random,mine=classifier+my.py:ratio; or as in the figure. m2vaal_methods has all
+    methods:str=None, # With commas: random,mine=classifier+my.py:ratio; or as in the figure. m2vaal_methods has all
     seeds:str='0', # Whole numbers, such as 0,1 or 0-9
     rounds:str=None, # Stop after so many queries; by default where the paper stops
     steps:str=None, # Training steps in a round; by default the experiment's
@@ -304,7 +302,7 @@ def m2vaal_methods(
 @call_parse
 def m2vaal_figures(
     results:str='results', # Holds logs, or a folder of logs for each experiment
-    out:str='out/figures', # PNG files go there
+    out:str=None, # PNG files go there; by default RESULTS/figures
 ):
     "Draw all that results hold, and print tables: accuracies, and the paper's claims, judged."
     rest = 'The figures that were named are on disk: the same command draws all of them again.'
@@ -313,7 +311,7 @@ def m2vaal_figures(
         import matplotlib
         matplotlib.use('Agg')
         from m2vaal_nb.paper.report import claims_table, make_figures
-        for name,path,table in make_figures(results, out):
+        for name,path,table in make_figures(results, out or Path(results)/'figures'):
             say(f'{name}: {path}' if path else name)
             if table is not None: say(f'{table.to_string()}\n')
         try: claims = claims_table(results)

@@ -7,6 +7,7 @@ from m2vaal_nb import cli, experiments
 from m2vaal_nb.beyond import one_factor # the wing's experiments, before a test begins
 from m2vaal_nb.data import DATASETS, PoolView
 from m2vaal_nb.experiments import METHODS, Method, read_results
+from m2vaal_nb.beyond.declared import few as few_samplers
 from m2vaal_nb.beyond.representation import embed
 from m2vaal_nb.foundations.log import read_log
 from m2vaal_nb.own_images.labelled_folder import (
@@ -285,7 +286,7 @@ def test_a_folder_becomes_features(photos, quick_features, capsys, workers):
     assert re.fullmatch('photos_contrastive_1_0_[0-9a-f]{6}@[0-9a-f]{64}', dataset)
 
 @pytest.mark.parametrize('experiment,methods,says', [
-    ('learned_4', 'random', 'The learner classifier reads images'),
+    ('learned_4', 'mine=classifier+my.py:ratio', 'The learner classifier reads images'),
     ('learned_4', 'no_such', 'Unknown method'),
     ('learned_4', 'mine=linear+my.py:nothing', 'nothing'),
     ('learned_4_noisy', 'linear_random', 'learned_4_noisy is about data of its own'),
@@ -424,6 +425,22 @@ def test_bad_images_among_good_ones(photos, capsys):
     assert not Path('out').exists()
 
 # --- embeddings of a labelled folder ---
+def test_on_features_the_name_of_a_sampler_is_enough(embedded):
+    on_embeddings(methods='random,linear_margin,my.py:ratio')
+    assert {o.name for o in Path('out/learned_4-photos').iterdir()} == {'linear_random-0.jsonl', 'linear_margin-0.jsonl', 'ratio-0.jsonl'}
+    assert read_log(Path('out/learned_4-photos/ratio-0.jsonl'))[0]['protocol']['learner'] == 'linear'
+
+def test_on_other_data_no_control_takes_part_unasked(embedded):
+    on_embeddings(methods=None)
+    assert {o.name.partition('-')[0] for o in Path('out/learned_4-photos').iterdir()} == {f'linear_{o}' for o in few_samplers}
+
+def test_figures_lie_beside_their_logs(embedded, capsys):
+    on_embeddings(out='first')
+    cli.m2vaal_figures.__wrapped__('first') if hasattr(cli.m2vaal_figures, '__wrapped__') else cli.m2vaal_figures('first')
+    said = capsys.readouterr().out
+    assert Path('first/figures/learned_4-photos.png').exists() and not Path('out').exists()
+    assert 'averaged over 50 to' in said or 'averaged over' in said
+
 @pytest.fixture
 def embedded(here):
     "A file of embeddings: three classes, 60 of each."
@@ -456,7 +473,7 @@ def test_the_order_of_rows_in_a_file_is_another_dataset_and_its_name_is_none(emb
 
 @pytest.mark.parametrize('experiment,options,says', [
     ('fig2b', dict(methods='random'), 'fig2b reads images, not embeddings: take an experiment such as learned_4'),
-    ('learned_4', dict(methods='random'), 'The learner classifier reads images'),
+    ('learned_4', dict(methods='vaal'), 'reads images'),
     ('learned_4_mnist', {}, 'learned_4_mnist is about data of its own'),
     ('learned_4', dict(size='16'), '--size is for the images of a folder'),
     ('learned_4', dict(no_flip=True), '--no-flip and --no-recolour are for features of other images'),

@@ -108,8 +108,9 @@ def how_good(
     n, right = len(found), float(found['all'].sum())
     low, high = wilson(right, n)
     accuracy = f'{right/n:.0%} ({low:.0%} to {high:.0%})'
-    rest = '' if is_all else '; those that were chosen are no random sample, and often harder than the rest'
-    said = [f'Accuracy {accuracy}, by cross-validation on the {n} labels at hand{rest}.']
+    rest = ('' if is_all else ' That is no estimate for all images where labels were chosen: '
+            'these are often harder than the rest. An audit measures that.')
+    said = [f'Accuracy {accuracy} on the {n} labels at hand, by cross-validation.{rest}']
     if 'label' not in found: return said
     counts = found.label.value_counts()
     if left_out: said.append(f'Not among these: {left_out}')

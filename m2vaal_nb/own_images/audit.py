@@ -6,7 +6,7 @@
 __all__ = ['CURVE', 'LEAST', 'SURE', 'HELPS', 'TOO_EARLY', 'NO_GAIN', 'LEANS', 'ENOUGH', 'LUCK', 'NO_BETTER', 'audit_order',
            'audit_run', 'audit_part', 'audit_ids', 'audited_images', 'audit_plan', 'n_trainings', 'learned_from',
            'Audit', 'one_fold', 'cross_fit', 'shares', 'class_table', 'how_accurate', 'calibration', 'sure_table',
-           'how_sure', 'gain_by_choosing', 'whether_choosing', 'does_choosing_help', 'when_to_stop', 'curve',
+           'how_sure', 'too_few', 'gain_by_choosing', 'whether_choosing', 'does_choosing_help', 'when_to_stop', 'curve',
            'audit_says', 'label_probabilities', 'suspects', 'agreement']
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10004
@@ -138,6 +138,7 @@ class Audit:
     table:pd.DataFrame # A row an image: id, label, predicted, probability; was each model right, was `largest`?
     sizes:dict # Model -> labels that it learned from; eighth to all, random, chosen (from outside the audit)
     n_images:int # In the folder
+    classes:tuple=() # Names of all; by default those of the table
 
 def one_fold(
     pool:Pool, # Images, and the labels that are known
@@ -181,7 +182,7 @@ def cross_fit(
         sets = dict(learned_from(others, rest, parts, g))
         tables.append(one_fold(pool, p, seed, sets, test))
     table = pd.concat(tables).set_index('id').loc[measure].reset_index()
-    return Audit(table, {name: len(train) for name,train in sets.items()}, len(pool.ids))
+    return Audit(table, {name: len(train) for name,train in sets.items()}, len(pool.ids), pool.classes)
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10041
 def shares(
@@ -202,7 +203,8 @@ def class_table(
     least:int=LEAST, # Images of a class that are enough, at least 1
 )->pd.DataFrame: # Class -> n, right, accuracy, low, high
     "How good the predictions of each class are, the largest class first."
-    return shares(audit, audit.table.label, least).sort_values('n', ascending=False, kind='stable')
+    classes = pd.Categorical(audit.table.label, audit.classes or audit.table.label.unique())
+    return shares(audit, classes, least).sort_values('n', ascending=False, kind='stable')
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10043
 def how_accurate(
@@ -218,7 +220,7 @@ def how_accurate(
     drawn = 'all {} images' if n == audit.n_images else '{} images drawn at random'
     said = [f'Accuracy {right/n:.0%} ({low:.0%} to {high:.0%}), measured on {drawn.format(n)}, '
             'each predicted by a model that had not seen it.',
-            f'Always naming the class with most labels would be right for {audit.table.largest.mean():.0%}.']
+            f'Always naming the class with most labels would be right for {audit.table.largest.sum()} of {n}.']
     if classes: said.append(f'By class: {listed(classes)}.')
     if others: said.append(f'Classes with fewer than {LEAST} of these images: {listed(others)}.')
     return said
@@ -253,9 +255,9 @@ def how_sure(
 )->str:
     "Whether the probabilities are as high as they should be."
     said, right = audit.table.probability, audit.table['all']
-    verdict = calibration(said, right) or 'neither seen to be overconfident nor underconfident'
-    first = (f'Probabilities are {verdict} on average: they say {said.mean():.0%}, and {right.mean():.0%} '
-             'of the predictions are right.')
+    verdict = calibration(said, right)
+    what = f'Probabilities are {verdict} on average' if verdict else 'On average, probabilities pass for right'
+    first = f'{what}: they say {said.mean():.0%}, and {right.mean():.0%} of these {len(right)} predictions are right.'
     bands = [f'Those of {band} by themselves are {v}.' for band,v in sure_table(audit).verdict.items() if v]
     return ' '.join([first, *bands])
 
@@ -265,8 +267,16 @@ TOO_EARLY = 'It is too early to say whether choosing helps here'
 NO_GAIN = 'No gain by choosing is seen here'
 LEANS = 'This comparison leans against choosing, so that is no proof that there is none.'
 
-ENOUGH = 30 # Images of an audit, below which a gain by choosing that is not seen proves nothing
+ENOUGH = 30 # Images of an audit: fewer cannot say that choosing gains nothing, or that more labels help
 LUCK = 1.15 # How much wider the luck of the labels makes the interval
+
+def too_few(
+    what:str, # What cannot be told
+    n:int, # Images of the audit
+)->str:
+    "Why an audit cannot tell yet."
+    return (f'It is too early to say whether {what}: the audit has {n} images, '
+            f'and fewer than {ENOUGH} say next to nothing about it.')
 
 def gain_by_choosing(
     gains, # What chosen labels gained on random ones: -1, 0 or 1 for each image
@@ -292,8 +302,7 @@ def does_choosing_help(
     gains = audit.table.chosen.astype(int) - audit.table.random
     n, by = audit.sizes['chosen'], in_points(*gain_by_choosing(gains))
     verdict = whether_choosing(gains)
-    if verdict != HELPS and len(gains) < ENOUGH:
-        return f'{TOO_EARLY}: the audit has {len(gains)} images, and fewer than {ENOUGH} say next to nothing about it.'
+    if verdict != HELPS and len(gains) < ENOUGH: return too_few('choosing helps here', len(gains))
     said = (f'{verdict}: {n} labels from outside the audit, taken for chosen ones, '
             f'instead of {n} random ones change accuracy by {by}.')
     return f'{said} {LEANS}' if verdict == NO_GAIN else said
@@ -307,14 +316,17 @@ def when_to_stop(
     worth:float=.03, # A doubling of labels that gains less accuracy is not worth it
 )->str:
     "Whether more labels help, by the last doubling."
-    right = audit.table['all'].astype(int)
+    right, n = audit.table['all'].astype(int), len(audit.table)
     if interval(right - audit.table.largest)[1] <= 0: return NO_BETTER
+    if n < ENOUGH: return too_few('more labels help', n)
     gains = right - audit.table.half
     verdict, sizes = whether_more(gains, worth), audit.sizes
     change = f"from {sizes['half']} to {sizes['all']} labels, accuracy changed by {in_points(*interval(gains))}"
     rule = f'Stop when a doubling of the labels gains less than {100*worth:.0f} points'
     said = f'{verdict}: {change}. {rule}, at the upper end too, twice in a row.'
-    return f'{said} If the predictions are not good enough by then, {OTHER_NET}.' if verdict == STOPPED else said
+    if verdict == STOPPED: return f'{said} If the predictions are not good enough by then, {OTHER_NET}.'
+    need = float(f'{4*np.append(gains, [1, -1]).var()/worth**2:.1g}')         # as `interval` has it
+    return f'{said} With images that scatter like these, it takes an audit of about {need:,.0f} to see that.'
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10056
 def curve(

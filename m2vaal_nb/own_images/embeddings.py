@@ -208,13 +208,14 @@ def for_images(
     z:Embeddings, # Read from a file
     paths:list, # Images of a folder
     skip:bool=False, # Are images left out that have none?
+    aside=(), # Other images of the folder, which nobody asks for
 )->tuple: # Embeddings in the order of the images; notes, one for each thing
     "The embeddings of a folder's images."
-    try: image_of = matched(z.names, paths)
+    try: image_of = matched(z.names, [*paths, *aside])
     except ValueError as e: raise ValueError(f"{z.path}: {e}") from None
     row_of = {image_of.get(name, name): row for row,name in enumerate(z.names)}
     missing = [path for path in paths if path not in row_of]
-    others = sorted(row_of.keys() - {*paths})
+    others = sorted(row_of.keys() - {*paths, *aside})
     what = f'{len(missing)} of {len(paths)} images have no embedding in {z.path}: {listed(missing, 3)}'
     if 2*len(missing) > len(paths): raise ValueError(f"{what}. Are they another folder's?")
     if missing and not skip:

@@ -96,6 +96,7 @@ def changed_since(
     if not made or made.get('images') == images_sha(folder, paths): return []
     return [f'Images came, went or were written anew since {z.path} was made; m2vaal_embed looks at them again.']
 
+# %% ../../nbs/own_images/folder.ipynb #fo0a0b0c
 def known_folder(
     images:str|Path|None=None, # A folder of images
     labels=(), # A CSV, an export of Label Studio, 'folders' for the names of subfolders, or a list of these
@@ -114,13 +115,15 @@ def known_folder(
         y_N, classes = read_labels(labels, paths, classes, notes.append, skip_bad)
         aside = put_aside(paths, exclude, skip_bad)
     except ValueError as e: raise ValueError(in_words(e, folder, z)) from None
-    if aside: notes.append(f'{len(aside)} of {len(paths)} images are put aside ({exclude}).')
+    if aside:
+        n = sum(y >= 0 and path in aside for path,y in zip(paths, y_N))
+        notes.append(f'{len(aside)} of {len(paths)} images are put aside ({exclude}), {n} of them labelled.')
     notes = [in_words(note, folder, z) for note in notes]
     known = Known(folder, paths, y_N, classes, tuple(notes))
     if aside: known = known.only([path for path in paths if path not in aside])
     if z is None: return known
     if folder is None: return replace(known, embeddings=z.at([i for i,path in enumerate(paths) if path not in aside]))
-    z, more = for_images(z, known.paths, skip_bad)
+    z, more = for_images(z, known.paths, skip_bad, aside)
     known = replace(known, notes=(*known.notes, *more, *changed_since(z, folder, paths)))
     return replace(known.only(z.names), embeddings=z)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEARNED_SIDE', 'held_out', 'classes_of', 'content_of', 'with_test_set', 'folder_dataset', 'without_common_folders',
            'embeddings_dataset', 'fitted', 'numbers_of', 'learned_from', 'try_on_noise', 'stem_of', 'features_aloud',
-           'is_embeddings', 'representation_of', 'first_classes', 'in_features', 'data_of_run']
+           'methods_of', 'is_embeddings', 'representation_of', 'first_classes', 'in_features', 'data_of_run']
 
 # %% ../../nbs/own_images/labelled_folder.ipynb #af3496c6
 import hashlib, re
@@ -23,8 +23,10 @@ from ..foundations.names import normal_name
 from ..data import CLASSES, DATASETS, Dataset, load_dataset
 from ..losses import LEARNERS
 from ..loop import Protocol, start_pool
-from ..experiments import PROTOCOLS, dataset, rehearse, settings
+from ..experiments import LINEUPS, METHODS, PROTOCOLS, dataset, rehearse, settings
+from ..scale.own_sampler import take_method
 from ..beyond.contrast import Recipe, fresh
+from ..beyond.declared import few, slug_of
 from ..beyond.representation import PUBLISHED, Learned, add_learned, in_cache
 from .embed import at_hand, learn_aloud, passes_for
 from .embeddings import read_embeddings
@@ -205,6 +207,20 @@ def features_aloud(
     return name, data
 
 # %% ../../nbs/own_images/labelled_folder.ipynb #57928f2b
+def methods_of(
+    texts:list|None, # Words of `--methods`; None for what the experiment compares
+    experiment:str, # Experiment or sweep
+    is_other:bool=False, # Is it run on other data?
+)->list|None: # Slugs; None for those of the figure
+    "What is run: on features a sampler's name is enough, and on other data no control takes part unasked."
+    p = PROTOCOLS[settings(experiment)[0]]
+    if not LEARNERS[p.learner].fit: return texts and [take_method(text) for text in texts]
+    learner = METHODS[LINEUPS[experiment][0]].learner
+    if texts is None: return [slug_of(sampler, learner) for sampler in few] if is_other else None
+    def slug(text): return slug_of(text, learner) if slug_of(text, learner) in METHODS else take_method(text, learner)
+    return [slug(text) for text in texts]
+
+# %% ../../nbs/own_images/labelled_folder.ipynb #lf0a0b0c
 LEARNED_SIDE = 32 # Pixels a side of a folder's images from which features are learned, as in m2vaal_embed
 
 def is_embeddings(
@@ -262,7 +278,8 @@ def data_of_run(
     say:Callable=print, # Told how learning goes, where features are not at hand any more
 )->tuple: # What the run read; the images behind it
     "A folder as a run saw it; `ValueError` when that cannot be had."
-    if Path(folder).is_file(): raise ValueError(f"{folder} is a file: pictures need the folder of images that a run read.")
+    if Path(folder).is_file():
+        raise ValueError(f"{folder} is a file: pictures need the folder of images that a run read.")
     stem, learned = known.partition('@')[0], re.search(r'_contrastive_\d+_(\d+)_[0-9a-f]{6}@', known)
     name, images = folder_dataset(folder, LEARNED_SIDE if learned and size is None else size)
     if name == known: return images, images

@@ -159,9 +159,12 @@ class Queue:
     def done(self, take_back):
         "Go to the next image; `take_back` undoes what was done with this one."
         self.history.append((self.queue.pop(0), take_back))
+    def need_one(self):
+        "`ValueError` when nothing waits."
+        if not self.queue: raise ValueError("Nothing waits any more: run the cell again for what comes next.")
     def skip(self):
         "Put the current image at the end of the queue."
-        if not self.queue: raise ValueError("Every image has its label.")
+        self.need_one()
         self.queue.append(self.queue.pop(0))
         self.history.append((None, lambda: None))
     def undo(self):
@@ -212,7 +215,7 @@ class LabelQueue(Queue):
     def label(self, name):
         "Save `name` as the class of the current image, and go to the next."
         check_class(name, self.classes, f'There is no class {name!r}')
-        if not self.queue: raise ValueError("Every image has its label.")
+        self.need_one()
         place, old, new = self.file.change(self.current, name)
         self.file.swap(place, old, new)
         self.done(partial(self.file.swap, place, new, old))
@@ -305,7 +308,7 @@ def show(
         except (ValueError, OSError) as e: said = said or str(e)
     hint = queue.hints.get(image) or 'nothing'
     if screen.peek.value: said = said or f'predicted: {hint}'
-    now = f', now {image}' if image else ''
+    now = f', now {image}' if image else ', and nothing waits any more'
     screen.where.value = '{} of {} labelled'.format(*queue.progress) + now
     screen.said.value = said
     screen.image.value = png

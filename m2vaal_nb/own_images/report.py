@@ -266,7 +266,7 @@ def share_rows(
     found:pd.DataFrame, # Group of images -> n, right, accuracy, low, high, and perhaps said (by probabilities)
 ): # Rows of a table
     "How good the predictions of groups of images are."
-    for c in found[found.n > 0].itertuples():
+    for c in found.itertuples():
         few, said = Em('too few to say'), [f'{c.said:.0%}'] if 'said' in found else []
         yield c.Index, *said, f'{c.right} of {c.n}', few if np.isnan(c.accuracy) else bar(c.low, c.accuracy, c.high)
 
@@ -278,7 +278,7 @@ def numbers(
     is_all = not len(f.pool.unlabelled)
     missing = [] if is_all else [P(EARLY if f.asked else NO_AUDIT)]
     if not f.audit: return [Section(head, *map(P, f.said.splitlines()), *missing)]
-    accuracy, baseline, *_ = how_accurate(f.audit)
+    (accuracy, baseline, *_), sure = how_accurate(f.audit), sure_table(f.audit)
     wrong = [(c.label, c.predicted, f'{c.n} of {c.of}') for c in confusions(f.audit).itertuples()]
     about_curve = 'Models that learned from a part of the labels, on the same images. The band is the interval of 95%.'
     about_bars = P('The line is what was found, the bar its interval of 95%.', cls='note')
@@ -291,7 +291,7 @@ def numbers(
             Section(H2('When to stop'), P(when_to_stop(f.audit))),
             Section(H2('Does choosing help here?'), P(does_choosing_help(f.audit)))]),
         by('By class', ['class'], class_table(f.audit)),
-        by('Can probabilities be trusted?', ['probability', 'mean'], sure_table(f.audit), P(how_sure(f.audit))),
+        by('Can probabilities be trusted?', ['probability', 'mean'], sure[sure.n > 0], P(how_sure(f.audit))),
         Section(H2('What is taken for what'), table(('it is', 'predicted', ''), wrong))]
 
 # %% ../../nbs/own_images/report.ipynb #b0d10046
@@ -365,15 +365,16 @@ def same_section(
 ): # Element of the page; nothing where that is not known
     "Images that are nearly the same as another."
     if f.same is None: return ''
+    if not len(f.same): return Section(H2('Nearly the same as another'), P(
+        'No other image is nearly the same as one that is labelled or to be labelled.'))
     n, some = len(f.same), f.same[:MOST//3]
     says = f'{count(n, "other image")} nearly the same as one that is labelled or to be labelled'
     more = ', of which the most alike are shown' if n > len(some) else ''
-    later = ' A method may still choose them.' if n else ''
     about = f'Nearly the same is what is {f.likeness(f.same_from)} like it or more: {ABOUT_SAME}'
     pairs = [(with_name(f, o.id, f'{f.likeness(o.alike)} like'), with_name(f, o.owner)) for o in some.itertuples()]
     cards = [Div(*pair, cls='card') for pair in pairs]
-    return Section(H2('Nearly the same as another'), P(f'{says}{more}.{later}'), P(about, cls='note'),
-                   Div(*cards, cls='cards'))
+    first = P(f'{says}{more}. A method may still choose them.')
+    return Section(H2('Nearly the same as another'), first, P(about, cls='note'), Div(*cards, cls='cards'))
 
 # %% ../../nbs/own_images/report.ipynb #c663e6ff
 def suspects_section(
@@ -385,8 +386,12 @@ def suspects_section(
     largest = np.bincount(f.pool.y).max()/len(f.pool.y)
     seldom = f'Models that have not seen a label name it for {right} of {n}: too seldom to call any of them wrong.'
     if wilson(right, n)[0] <= max(.5, largest): return Section(head, P(seldom))
+    none = ('No label is one to which models that have not seen it give less than 1%. '
+            'That is no proof that all are right.')
+    if not len(f.suspects): return Section(head, P(none))
     says = (f'{count(len(f.suspects), "label")} to which models that have not seen it give less than 1%. '
-            'Such a label may be right, and its image a hard one. The only label of a class is not judged.')
+            'Such a label may be right, its image a hard one, and others may be wrong. '
+            'The only label of a class is not judged.')
     def card(o):
         guess = f'predicted {o.predicted}, {o.probability:.0%}'
         return Div(with_name(f, o.id, f'labelled {o.label}', guess, cls='big'), cls='card')

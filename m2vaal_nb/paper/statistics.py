@@ -183,4 +183,5 @@ def over_budget(
             found = compare(area, m, base)
             row |= dict(of=base, ahead=found['difference'], low=found['low'], high=found['high'], pairs=found['n'])
     columns = ['area', 'runs', 'ahead', 'low', 'high', 'of', 'pairs']
-    return pd.DataFrame.from_dict(rows, 'index', columns=columns).sort_values('area', ascending=False)
+    table = pd.DataFrame.from_dict(rows, 'index', columns=columns).sort_values('area', ascending=False)
+    return table.astype(dict(pairs='Int64'))
