@@ -326,7 +326,7 @@ def when_to_stop(
     said = f'{verdict}: {change}. {rule}, at the upper end too, twice in a row.'
     if verdict == STOPPED: return f'{said} If the predictions are not good enough by then, {OTHER_NET}.'
     need = float(f'{4*np.append(gains, [1, -1]).var()/worth**2:.1g}')         # as `interval` has it
-    return f'{said} With images that scatter like these, it takes an audit of about {need:,.0f} to see that.'
+    return f'{said} With images that scatter like these, it takes an audit of about {need:,.0f} to see so small a gain.'
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10056
 def curve(
