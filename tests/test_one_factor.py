@@ -1,13 +1,16 @@
 "Experiments that change one thing: no first labels, a long tail, wrong labels."
 from dataclasses import replace
+from pathlib import Path
 import numpy as np, pytest, torch
 from torch.nn import functional as F
 from m2vaal_nb.data import Dataset, initial_ids
 from m2vaal_nb.beyond import one_factor as of
-from m2vaal_nb.beyond.declared import CONTROLS, STRATEGIES, slug_of
-from m2vaal_nb.experiments import LINEUPS, METHODS, PROTOCOLS, protocol_for
+from m2vaal_nb.beyond.declared import CONTROLS, SEEDS, STRATEGIES, few, slug_of
+from m2vaal_nb.experiments import LINEUPS, METHODS, PROTOCOLS, protocol_for, read_results
 from m2vaal_nb.foundations.log import read_log
 from m2vaal_nb.loop import Job, Protocol, run
+
+ROOT = Path(__file__).parents[1]
 
 def features(n=200, n_classes=3, seed=0):
     g = torch.Generator().manual_seed(seed)
@@ -84,8 +87,17 @@ def test_what_is_no_ratio_is_refused(ratio):
     with pytest.raises(ValueError, match='`ratio`'): of.long_tail(features(20), ratio)
 
 def test_each_experiment_changes_one_field():
-    for name in of.FACTORS:
+    for name in of.FACTORS.keys() & PROTOCOLS.keys():
         base = PROTOCOLS['learned_2b' if '2b' in name else 'learned_4']
         apart = {k for k,v in vars(PROTOCOLS[name]).items() if v != getattr(base, k)} - {'n_val'}
         learners = {METHODS[m].learner for m in LINEUPS[name]}
         assert len(apart) + (learners != {'linear'}) <= 1, name
+
+@pytest.mark.parametrize('name', of.FACTORS.keys() - PROTOCOLS.keys())
+def test_photographs_are_what_the_page_says(name):
+    "Runs on a file of embeddings: the start of an experiment of ours, with a validation set of a tenth."
+    base, runs = PROTOCOLS[name.partition('-')[0]], read_results(ROOT/'results'/name)
+    for p in runs.protocol:
+        apart = {k for k,v in vars(base).items() if p[k] != (list(v) if isinstance(v, tuple) else v)}
+        assert apart <= {'dataset', 'n_val', 'sampler', 'rounds'} and p['dataset'].startswith('cifar10_lite0@')
+    assert set(runs.method) == {f'linear_{o}' for o in few} and runs.seed.isin(SEEDS).all()

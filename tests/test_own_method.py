@@ -450,7 +450,7 @@ def embedded(here):
     return names
 
 def on_embeddings(experiment='learned_4', methods='linear_random,linear_doubt_area', **options):
-    cli.m2vaal_run.__wrapped__(experiment, methods, **dict(dict(rounds='1', dataset='photos.npz'), **options))
+    cli.m2vaal_run.__wrapped__(experiment, methods, **dict(dict(rounds='1', dataset='photos.npz', workers='1'), **options))
 
 @pytest.mark.parametrize('workers', ['1', '2'])
 def test_embeddings_are_a_dataset(embedded, capsys, workers):
