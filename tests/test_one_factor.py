@@ -87,13 +87,13 @@ def test_what_is_no_ratio_is_refused(ratio):
     with pytest.raises(ValueError, match='`ratio`'): of.long_tail(features(20), ratio)
 
 def test_each_experiment_changes_one_field():
-    for name in of.FACTORS.keys() & PROTOCOLS.keys():
+    for name in sorted(of.FACTORS.keys() & PROTOCOLS.keys()):
         base = PROTOCOLS['learned_2b' if '2b' in name else 'learned_4']
         apart = {k for k,v in vars(PROTOCOLS[name]).items() if v != getattr(base, k)} - {'n_val'}
         learners = {METHODS[m].learner for m in LINEUPS[name]}
         assert len(apart) + (learners != {'linear'}) <= 1, name
 
-@pytest.mark.parametrize('name', of.FACTORS.keys() - PROTOCOLS.keys())
+@pytest.mark.parametrize('name', sorted(of.FACTORS.keys() - PROTOCOLS.keys()))
 def test_photographs_are_what_the_page_says(name):
     "Runs on a file of embeddings: the start of an experiment of ours, with a validation set of a tenth."
     base, runs = PROTOCOLS[name.partition('-')[0]], read_results(ROOT/'results'/name)
