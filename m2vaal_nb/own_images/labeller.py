@@ -138,8 +138,8 @@ def chosen_now(
     "What a query on embeddings would have labelled next."
     from m2vaal_nb.own_images.folder import Query, choose, embedded_pool, known_folder
     given = [labels] if Path(labels).exists() else []
-    known, shown = known_folder(folder, given, classes, embeddings, True, exclude), image_paths(folder)
-    if audit is not None and (hidden := [path for path in known.paths if path not in {*shown}]):
+    known, shown = known_folder(folder, given, classes, embeddings, True, exclude), {*image_paths(folder)}
+    if audit is not None and (hidden := [path for path in known.paths if path not in shown]):
         raise ValueError(f"{len(hidden)} of {len(known.paths)} images cannot be shown here and would hold up an audit: "
                          f"{listed(hidden, 3)}; put them aside, here and in m2vaal_query (exclude).")
     known = known.only(shown)
