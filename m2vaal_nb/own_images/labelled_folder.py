@@ -33,6 +33,7 @@ from .embeddings import read_embeddings
 from .files import as_classes, image_paths
 from .labeller import check_class
 from .labels import listed
+from .query import method_on_features
 from .images import read_images, square
 
 # %% ../../nbs/own_images/labelled_folder.ipynb #48f4b2e7
@@ -217,8 +218,7 @@ def methods_of(
     if not LEARNERS[p.learner].fit: return texts and [take_method(text) for text in texts]
     learner = METHODS[LINEUPS[experiment][0]].learner
     if texts is None: return [slug_of(sampler, learner) for sampler in few] if is_other else None
-    def slug(text): return slug_of(text, learner) if slug_of(text, learner) in METHODS else take_method(text, learner)
-    return [slug(text) for text in texts]
+    return [method_on_features(text, learner) for text in texts]
 
 # %% ../../nbs/own_images/labelled_folder.ipynb #lf0a0b0c
 LEARNED_SIDE = 32 # Pixels a side of a folder's images from which features are learned, as in m2vaal_embed
