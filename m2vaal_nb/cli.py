@@ -303,6 +303,8 @@ def m2vaal_methods(
 def m2vaal_figures(
     results:str='results', # Holds logs, or a folder of logs for each experiment
     out:str=None, # PNG files go there; by default RESULTS/figures
+    against:str=None, # Method that the others are compared with; by default random picks
+    balanced:bool=False, # Judge by the mean accuracy of the classes; the paper's claims are left out
 ):
     "Draw all that results hold, and print tables: accuracies, and the paper's claims, judged."
     rest = 'The figures that were named are on disk: the same command draws all of them again.'
@@ -311,9 +313,10 @@ def m2vaal_figures(
         import matplotlib
         matplotlib.use('Agg')
         from m2vaal_nb.paper.report import claims_table, make_figures
-        for name,path,table in make_figures(results, out or Path(results)/'figures'):
+        for name,path,table in make_figures(results, out or Path(results)/'figures', against, balanced):
             say(f'{name}: {path}' if path else name)
             if table is not None: say(f'{table.to_string()}\n')
+        if balanced: return
         try: claims = claims_table(results)
         except ValueError as e: return warnings.warn(f"The claims are not judged: {e}")
         for c in () if claims is None else claims.itertuples():

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CHOICES', 'COUNTS', 'WEIGHTS', 'Buying', 'Protocol', 'checked_protocol', 'identity_of', 'Job', 'start_pool',
            'Training', 'pixels', 'Draws', 'draw', 'fresh_nets', 'phase_loss', 'adam', 'train_step', 'check_values',
-           'train', 'train_round', 'predict', 'view_pool', 'accuracy', 'discriminator_quality', 'pick', 'dry_run',
+           'train', 'train_round', 'predict', 'view_pool', 'guess_classes', 'accuracy', 'pick', 'dry_run',
            'query_round', 'stored_lines', 'Run', 'open_run', 'run']
 
 # %% ../nbs/04_loop.ipynb #02129568
@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from .foundations.chance import check_seed, epoch_rows, rng
 from .foundations.files import check_folder
 from .foundations.inputs import (
-    as_flag, as_images, as_int, as_labels, as_name, as_number, as_probs, as_scores)
+    as_flag, as_images, as_int, as_labels, as_name, as_number, as_probs)
 from .foundations.log import only_writer, read_log, write_line
 from .foundations.machine import (
     PRECISIONS, in_precision, one_thread, pick_device, provenance, warn_if_moved)
+from .foundations.metrics import class_accuracy, discriminator_quality
 from .data import (
     DATASETS, Dataset, Pool, PoolView, as_inputs, initial_ids, load_dataset, lookup, split_ids)
 from .models import Batch, Images, LAYOUTS, SIZES, encode, make_nets, score_codes
@@ -355,27 +356,17 @@ def view_pool(
     return view, L.get('d')
 
 # %% ../nbs/04_loop.ipynb #8c590017
-def accuracy(nets, learner:Learner, x_N:Tensor, y_N)->float: # Between 0 and 1
+def guess_classes(nets, learner:Learner, x_N)->np.ndarray: # (N,) int64
+    "The most probable class of each image."
+    x_N = as_inputs(x_N)
+    alone = nets if learner.fit else nn.ModuleDict(dict(classifier=nets['classifier']))
+    return as_probs(predict(alone, learner, x_N)['p'], len(x_N)).argmax(-1).numpy()
+
+def accuracy(nets, learner:Learner, x_N, y_N)->float: # Between 0 and 1
     "Fraction of images whose most probable class is right."
     x_N = as_inputs(x_N)
     y_N = as_labels(y_N, len(x_N))
-    alone = nets if learner.fit else nn.ModuleDict(dict(classifier=nets['classifier']))
-    guess = as_probs(predict(alone, learner, x_N)['p'], len(y_N)).argmax(-1)
-    return float((guess.numpy() == y_N).mean())
-
-def discriminator_quality(
-    d_L, # (L,) P(labelled) of labelled rows; None without a discriminator
-    d_U, # (U,) P(labelled) of unlabelled rows
-)->dict: # Balanced accuracy and area under the ROC curve, or None for both
-    "How well P(labelled) tells labelled from unlabelled rows."
-    if d_L is None: return dict(d_acc=None, d_auc=None)
-    d_L, d_U = (as_scores(d).numpy() for d in (d_L, d_U))
-    if not len(d_L) or not len(d_U): return dict(d_acc=None, d_auc=None)
-    from sklearn.metrics import roc_auc_score
-    truth = np.repeat([1, 0], [len(d_L), len(d_U)])
-    d = np.concatenate([d_L, d_U])
-    d_acc = ((d_L > .5).mean() + (d_U <= .5).mean())/2
-    return dict(d_acc=float(d_acc), d_auc=float(roc_auc_score(truth, d)))
+    return float((guess_classes(nets, learner, x_N) == y_N).mean())
 
 # %% ../nbs/04_loop.ipynb #65971de5
 def pick(
@@ -437,7 +428,9 @@ def query_round(
     "Predict, measure, pick and buy."
     started = time.perf_counter()
     view, d_L = view_pool(nets, t.learner, t.pool, t.protocol, t.query_seed)
-    test_acc = accuracy(nets, t.learner, data.x_test, data.y_test)
+    guess_test = guess_classes(nets, t.learner, data.x_test)
+    of_test = class_accuracy(guess_test, data.y_test, len(data.classes))
+    test_acc = float((guess_test == data.y_test).mean())
     val_acc = accuracy(nets, t.learner, data.x[val], data.y[val])
     scored = time.perf_counter()
     picks = pick(t.protocol.sampler, view, t.budget) if t.budget else view.ids[:0]
@@ -447,8 +440,9 @@ def query_round(
     guess = view.p_N_C.argmax(-1).numpy()[np.searchsorted(view.ids, picks)]
     wrong, of_class = int((guess != y).sum()), np.bincount(y, minlength=len(data.classes)).tolist()
     return bought, dict(
-        test_acc=test_acc, val_acc=val_acc, queried=picks.tolist(), queried_wrong=wrong,
-        queried_classes=of_class, **discriminator_quality(d_L, view.d_N), timing=timing)
+        test_acc=test_acc, test_class_acc=of_test, val_acc=val_acc,
+        queried=picks.tolist(), queried_wrong=wrong, queried_classes=of_class,
+        **discriminator_quality(d_L, view.d_N), timing=timing)
 
 # %% ../nbs/04_loop.ipynb #f1bc936e
 def stored_lines(
@@ -497,7 +491,7 @@ class Run:
         "Query with trained nets, and log the round."
         t, bought = self.ask(), self.pool.labelled
         line = dict(method=self.job.method, seed=t.seed, round=t.round, n_labelled=len(bought))
-        if not t.round: line['initial'] = bought.tolist()
+        if not t.round: line |= dict(initial=bought.tolist(), classes=[*self.data.classes])
         pool, found = query_round(nets, t, self.data, self.val)
         found['timing'] = dict(train=seconds, **found['timing'])
         line |= dict(train_loss=losses, **found, protocol=asdict(t.protocol))

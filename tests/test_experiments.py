@@ -6,7 +6,7 @@ import numpy as np, pandas as pd, pytest, torch
 from conftest import ROOT
 from scipy import stats
 from m2vaal_nb import cli, experiments
-from m2vaal_nb.paper import fig3, report
+from m2vaal_nb.paper import fig3, report, why
 from m2vaal_nb.data import CLASSES
 from m2vaal_nb.experiments import (
     LINEUPS, METHODS, PROTOCOLS, Progress, accuracy_table, band, drawn, methods_in,
@@ -195,13 +195,13 @@ def test_figures_need_no_images_and_outlive_a_bad_folder(mixed, tmp_path, monkey
     experiments.dataset.cache_clear()
     cli.m2vaal_figures.__wrapped__(str(mixed), str(tmp_path/'figures'))
     out, err = capsys.readouterr()
-    assert err.count('\n') == 1 and err.startswith('m2vaal_figures: Left out: ') and 'line 1 is not the record of round 0' in err
+    assert err.count('\n') == 1 and err.startswith('m2vaal_figures: Left out, bad: ') and 'line 1 is not the record of round 0' in err
     assert 'm2_ratio' in out and {f'demo{o}.png' for o in ('', '_classes', '_wrong')} <= {o.name for o in (tmp_path/'figures').iterdir()}
 
 def test_claims_that_cannot_be_judged_do_not_undo_the_figures(mixed, tmp_path, capsys):
     (mixed/'bad').rename(mixed/'fig2b')
     cli.m2vaal_figures.__wrapped__(str(mixed), str(tmp_path/'figures'))
-    assert [l.split(':')[1] for l in capsys.readouterr().err.splitlines()] == [' Left out', ' The claims are not judged']
+    assert [l.split(':')[1] for l in capsys.readouterr().err.splitlines()] == [' Left out, fig2b', ' The claims are not judged']
 
 def test_of_a_sweep_finished_runs_count(few, tmp_path):
     for setting,methods in {'base': ['random', 'vaal'], 'beta-10.0': ['vaal']}.items():
@@ -218,6 +218,37 @@ def test_of_a_sweep_finished_runs_count(few, tmp_path):
 def test_every_sweep_has_a_table(tmp_path, capsys):
     for name in ('stability', 'tuning_alpha'): shutil.copytree(f'{ROOT}/results/{name}', tmp_path/name)
     assert [(name, path) for name,path,table in report.make_figures(tmp_path, tmp_path/'figures') if len(table)] == [('stability', None), ('tuning_alpha', None)]
+
+def test_figures_by_class_and_against_any_method(few, tmp_path, capsys):
+    names = [f'kind {c} of a thing with a long name' for c in range(10)]
+    go(plan('demo', ['random', 'margin', 'entropy'], [0, 1], **SMALL), tmp_path/'mine', replace(few, classes=names))
+    shutil.copytree(f'{ROOT}/results/demo', tmp_path/'demo')                # from before classes were logged
+    with pytest.warns(UserWarning, match='Left out, demo: The log of .* has no accuracies of classes'):
+        made = {name: table for name,_,table in report.make_figures(tmp_path, tmp_path/'figures', 'margin', by_class=True)}
+    assert {'mine_balanced', 'mine_balanced_by_class', 'mine_classes'} <= made.keys() and not any('demo' in name for name in made)
+    runs, over = read_results(tmp_path/'mine'), next(t for name,t in made.items() if 'ahead of margin' in name)
+    last = runs[runs.n_labelled == runs.n_labelled.max()]
+    of_class = pd.DataFrame(last.test_class_acc.tolist(), index=last.method, dtype=float)
+    table = made['mine_balanced_by_class']
+    assert list(table.columns) == ['balanced', *names] and set(over.of.dropna()) == {'margin'}
+    assert np.allclose(table.loc[['random', 'margin'], names], 100*of_class.groupby(level=0).mean().loc[['random', 'margin']], atol=.06)
+    assert np.allclose(table.balanced, table[names].mean(axis=1), atol=.06)
+    cli.m2vaal_figures.__wrapped__(str(tmp_path), against='margin')
+    out = capsys.readouterr().out
+    assert 'demo, accuracy in percent' in out and out.count('ahead of margin') == 2 and 'mine_by_class' in out
+    with pytest.raises(SystemExit): cli.m2vaal_figures.__wrapped__(str(tmp_path), against='typiclust')
+    assert "Unknown method 'typiclust'" in capsys.readouterr().err
+    with pytest.raises(SystemExit): cli.m2vaal_figures.__wrapped__(str(tmp_path/'demo'), balanced=True)
+    assert 'holds no logs with accuracies of classes' in capsys.readouterr().err
+
+@pytest.mark.parametrize('n', [12, 13, 25, 26, 40, 41, 300])
+def test_figures_of_many_classes(n):
+    names = [f'class {c}' for c in range(n)]
+    table = pd.DataFrame(np.linspace(0, 100, 2*n).reshape(2, n), ['random', 'margin'], names)
+    ax = report.plot_by_class(table).axes[0]
+    assert len(ax.get_xticks()) <= 40 and len(ax.texts) == (2*n if n <= 25 else 0) and ax.get_xticklabels()[0].get_text() == 'class 0'
+    rows = [dict(method='random', seed=0, round=0, queried=[*range(n)], queried_classes=[1]*n)]
+    assert len(why.plot_classes(pd.DataFrame(rows), names).axes[0].get_xticks()) <= 12
 
 def test_lockstep_shares_its_time_out(few, tmp_path):
     jobs, started = plan('demo', ['random', 'margin', 'entropy'], [0, 1], **{**SMALL, 'rounds': None, 'steps': 20}), time.perf_counter()

@@ -71,7 +71,8 @@ def at_rest(page):
     for o in css(page, '.jp-Dialog'): pytest.fail(o.text)
     cells = page.execute_script(CELLS)
     if any(o['loading'] or '*' in o['prompt'] for o in cells): return []
-    return cells if cells and css(page, '.jp-StatusBar-Left')[0].text.endswith('| Idle') else []
+    says = [o.get_attribute('textContent').strip() for o in css(page, '.jp-Notebook-ExecutionIndicator-tooltip span')]
+    return cells if cells and 'Kernel status: Idle' in says else []
 
 @pytest.mark.parametrize('nb', NBS, ids=lambda o: o.stem)
 def test_runs_in_jupyterlab(nb, lab, page):

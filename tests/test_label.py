@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 from conftest import ROOT, sh
 from m2vaal_nb.own_images.files import image_paths
 from m2vaal_nb.own_images.labeller import LabelQueue, picture
+from m2vaal_nb.own_images.labels import put_aside
 from m2vaal_nb.own_images.pixels import Scales, folder_scales
 
 NAMES, CLASSES = [f'{o}.png' for o in ('a', 'b,c', 'd "e"', 'sub/f', 'ü', '#')], ['cat', 'a dog, or two', 'Käse']
@@ -18,39 +19,74 @@ def folder(tmp_path):
     return tmp_path/'images'
 
 rows = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(['', *CLASSES]), st.integers(0, 2)), unique_by=lambda o: o[0])
-steps = st.lists(st.sampled_from([*CLASSES, 'skip', 'undo', 'again']), max_size=25)
+steps = st.lists(st.sampled_from([*CLASSES, 'skip', 'undo', 'again', 'aside']), max_size=25)
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows, st.sampled_from(['\n', '\r\n']), st.booleans(), st.sampled_from(['', '\ufeff']), st.permutations(NAMES), steps)
 @example([('a.png', '', 0)], '\n', False, '', ['ü.png', *(o for o in NAMES if o != 'ü.png')], ['cat', 'cat'])     # a row behind a last line that has no end
 def test_any_order_of_steps(folder, rows, end, ended, bom, todo, steps):
-    path = folder.parent/'labels.csv'
+    path, aside = folder.parent/'labels.csv', folder.parent/'aside.txt'
     path.write_bytes((bom + end.join(['image,label', *(line(*o) for o in rows)]) + (end if ended else '')).encode())
-    known = {name: label for name,label,_ in rows if label}
+    aside.unlink(missing_ok=True)
+    def texts(): return path.read_bytes(), aside.read_bytes() if aside.exists() else b''
+    known, gone = {name: label for name,label,_ in rows if label}, []
     queue, past = LabelQueue(folder, path, CLASSES, todo), []
     for step in steps:
-        now = path.read_bytes(), queue.current, dict(known)
+        now = texts(), queue.current, dict(known), [*gone]
         if step == 'again': queue, past = LabelQueue(folder, path, CLASSES, todo), []       # the kernel was restarted
         elif step == 'undo':
             if not past:
                 with pytest.raises(ValueError, match='nothing to undo'): queue.undo()
                 continue
             queue.undo()
-            *before, known = past.pop()
-            assert [path.read_bytes(), queue.current] == before
+            *before, known, gone = past.pop()
+            assert [texts(), queue.current] == before
         elif queue.current is None:
-            with pytest.raises(ValueError, match='Nothing waits any more'): queue.skip() if step == 'skip' else queue.label(step)
+            with pytest.raises(ValueError, match='Nothing waits any more'): dict(skip=queue.skip, aside=queue.cannot_tell).get(step, lambda: queue.label(step))()
         else:
             if step == 'skip': queue.skip()
+            elif step == 'aside': gone = [*gone, queue.current]; queue.cannot_tell()
             else: known[queue.current] = step; queue.label(step)
             past.append(now)
         with path.open(newline='', encoding='utf-8-sig') as f: found = [(r['image'], r['label'] or '') for r in csv.DictReader(f)]
-        assert {o: label for o,label in found if label} == known and queue.progress == (len(known), len(NAMES))
+        assert {o: label for o,label in found if label} == known and queue.progress == (len(known), len(NAMES) - len(gone))
+        assert put_aside(NAMES, aside if aside.exists() else None) == {*gone} and texts()[1].decode().splitlines() == gone
         assert [o for o,_ in found][:len(rows)] == [o for o,*_ in rows] and len(dict(found)) == len(found)
         lines = path.read_bytes().decode().split(end)
         assert all(line(*o) == kept for o,kept in zip(rows, lines[1:]) if o[1]), 'a row with a label is never rewritten'
         assert '' not in lines[:-1]
-        assert sorted(queue.queue) == sorted(set(NAMES) - known.keys())
+        assert sorted(queue.queue) == sorted(set(NAMES) - known.keys() - {*gone})
+
+@pytest.mark.parametrize('was', [b'', b'a.png', b'a.png\n\n', '\ufeffa.png\r\nü.png'.encode(), 'a.png\nü.png\n'.encode('utf-16')])
+def test_names_are_added_to_whatever_text_puts_images_aside(folder, was):
+    aside = folder.parent/'not these.txt'
+    aside.write_bytes(was)
+    before = put_aside(NAMES, aside)
+    queue = LabelQueue(folder, folder.parent/'labels.csv', CLASSES, exclude=aside)
+    assert not before & {*queue.queue}
+    first = queue.current
+    queue.cannot_tell()
+    assert put_aside(NAMES, aside) == {first, *before} and queue.progress == (0, len(NAMES) - len(before) - 1)
+    queue.undo()
+    assert aside.read_bytes() == was
+
+@pytest.mark.parametrize('name, raw', [('aside.csv', b'image,why\na.png,blurred\n'), ('aside.txt', 'ü.png\n'.encode('cp1252'))])
+def test_what_else_puts_images_aside_is_read_and_not_written(folder, name, raw):
+    aside = folder.parent/name
+    aside.write_bytes(raw)
+    queue = LabelQueue(folder, folder.parent/'labels.csv', CLASSES, exclude=aside)
+    before = [*queue.queue]
+    assert len(before) == len(NAMES) - 1
+    with pytest.raises(ValueError, match='names are added to a text in UTF-8, a name a line'): queue.cannot_tell()
+    assert aside.read_bytes() == raw and queue.queue == before and queue.progress == (0, len(before))
+
+def test_two_who_put_images_aside(folder):
+    labels = folder.parent/'labels.csv'
+    one, other = LabelQueue(folder, labels, CLASSES), LabelQueue(folder, labels, CLASSES)
+    one.cannot_tell()
+    with pytest.raises(ValueError, match='another program changed aside.txt'): other.cannot_tell()
+    assert len(put_aside(NAMES, folder.parent/'aside.txt')) == 1
+    assert other.progress == (0, len(NAMES))
 
 @pytest.mark.parametrize('n,looked_at', [(0, 0), (1, 1), (99, 99), (100, 100), (101, 51), (200, 100), (201, 67)])
 def test_black_and_white_of_a_folder_are_looked_for_in_a_hundred_files_at_most(tmp_path, n, looked_at):

@@ -136,10 +136,13 @@ def test_a_run_keeps_the_contract_of_the_log(method, few, tiny, tmp_path):
     assert [json.loads(l) for l in text.splitlines()] == lines and 'NaN' not in text
     assert [l['n_labelled'] for l in lines] == [20, 28, 32] and [len(l['queried']) for l in lines] == [8, 4, 0]
     pool, val = start_pool(few, p, 3)
-    assert lines[0]['initial'] == pool.labelled.tolist() and 'initial' not in lines[1]
+    assert lines[0]['initial'] == pool.labelled.tolist() and lines[0]['classes'] == list(few.classes)
+    assert lines[1].keys() == lines[0].keys() - {'initial', 'classes'}
+    share = np.bincount(few.y_test, minlength=10)/len(few.y_test)
     for i,l in enumerate(lines):
         assert {'protocol', 'method', 'seed', 'round', 'n_labelled', 'train_loss', 'test_acc', 'val_acc', 'queried', 'queried_wrong', 'queried_classes',
                 'd_acc', 'd_auc', 'versions', 'host', 'timing'} <= l.keys()
+        assert np.isclose(np.dot(share, [a or 0 for a in l['test_class_acc']]), l['test_acc'])
         assert l['round'] == i and l['protocol'] == json.loads(json.dumps(asdict(p)))
         assert l['queried_classes'] == np.bincount(few.y[l['queried']], minlength=10).tolist() and 0 <= l['queried_wrong'] <= len(l['queried'])
         assert (l['d_acc'] is None) == ('discriminator' not in LEARNERS[p.learner].nets) == (l['d_auc'] is None)

@@ -1,4 +1,4 @@
-"""Saves the notebooks' outputs in fewer bytes: large pictures with 256 colours, or, where they are grey, with 32 greys;
+"""Saves the notebooks' outputs in fewer bytes: large pictures with 128 colours, or, where they are grey, with 32 greys;
 tables without the style sheet that pandas puts into each."""
 import base64, io, re
 from pathlib import Path
@@ -6,7 +6,7 @@ from execnb.nbio import read_nb, write_nb
 from PIL import Image, ImageChops
 
 LARGE = 20_000 # Bytes
-COLOURS, GREYS = 256, 32
+COLOURS, GREYS = 128, 32
 STYLE = re.compile(r'<style scoped>.*?</style>\n', re.S)
 
 def is_grey(image)->bool:

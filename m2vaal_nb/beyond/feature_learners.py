@@ -18,9 +18,10 @@ from torch import Tensor
 from ..foundations.chance import check_seed
 from ..foundations.inputs import as_int, as_labels, as_latents, as_number
 from ..foundations.machine import asking_for, one_thread
+from ..foundations.metrics import discriminator_quality
 from ..losses import LEARNERS, Learner
 from ..samplers import blocks
-from ..loop import Training, discriminator_quality
+from ..loop import Training
 
 # %% ../../nbs/beyond/feature_learners.ipynb #6d2e8223
 def linear(

@@ -18,10 +18,11 @@ import torch
 
 from ..foundations.chance import rng
 from ..foundations.log import read_log
+from ..foundations.metrics import discriminator_quality
 from ..losses import LEARNERS, TERMS, elbo_terms
 from ..models import Batch, Images
 from ..loop import (
-    Training, discriminator_quality, draw, fresh_nets, phase_loss, pick, pixels, start_pool, train, view_pool)
+    Training, draw, fresh_nets, phase_loss, pick, pixels, start_pool, train, view_pool)
 from ..experiments import dataset
 from .claims import judge
 from .revisit import logs_of, rewind, tabulate, write_rows

@@ -88,13 +88,16 @@ def plot_classes(
     shares = {m: class_shares(bought[bought.method == m]) for m in methods_in(bought)}
     most = max(s.max() for s in shares.values())
     size = 1.5*len(shares) + 1, 4.6
+    every = -(-len(classes)//12)                       # of many classes not every name is shown
+    names = [name[:20] for name in classes[::every]]
     fig, axes = plt.subplots(1, len(shares), figsize=size, sharey=True, squeeze=False)
     for ax,(method,share) in zip(axes[0], shares.items()):
         corners = -.5, len(classes)-.5, len(share)+.5, .5
         shown = ax.imshow(share, aspect='auto', cmap='Blues', vmin=0, vmax=most, extent=corners)
         ax.set_title(method, fontsize=8)
-        ax.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
+        ax.set_xticks(range(0, len(classes), every), names, rotation=90, fontsize=7)
     axes[0, 0].set_ylabel('query')
+    axes[0, 0].yaxis.set_major_locator(plt.MaxNLocator(integer=True))
     fig.tight_layout()
     fig.colorbar(shown, ax=axes, label='share of the query', fraction=.02, pad=.01)
     plt.close(fig) # or a notebook shows it twice

@@ -20,14 +20,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..foundations.machine import cpu_name, n_cores
+from ..foundations.metrics import discriminator_quality
 from ..data import Dataset, load_dataset
 from ..models import (
     Batch, Deconv, Images, Out, autoencode, autoencode_adversarially, classify, condition_on_rank,
     decode, discriminate, encode, marginalise, rank_and_autoencode, score_codes)
 from ..losses import LEARNERS, TERMS, Learner, elbo_terms
 from ..loop import (
-    Protocol, Training, accuracy, adam, discriminator_quality, draw, fresh_nets, start_pool,
-    train_round, train_step, view_pool)
+    Protocol, Training, accuracy, adam, draw, fresh_nets, start_pool, train_round, train_step, view_pool)
 
 # %% ../../nbs/scale/training_step.ipynb #053e1ebe
 def turns(
