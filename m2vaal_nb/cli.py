@@ -454,6 +454,7 @@ def m2vaal_query(
     url:str=None, # Stands before an image's path in Label Studio's tasks; by default as it serves the folder
     device:str='auto', # auto, cpu or cuda
     exclude:str=None, # Images to put aside, for nobody can label them: a text file, a name a line, or a CSV
+    drawn:str=None, # Images that were drawn at random, such as the first to be labelled: they measure. A file as above
     skip_bad:bool=False, # Leave out images that cannot be read, or have no embedding, and labels whose image is gone
 ):
     "Which of your images to label next."
@@ -471,7 +472,7 @@ def m2vaal_query(
         if audit is not None: audit = parse_number(audit, '--audit')
         query_folder(images, labels, budget, method, out, label_studio, classes, url=url, seed=seed,
                      device=device, skip_bad=skip_bad, embeddings=embeddings, audit=audit, report=report,
-                     predictions=predictions, exclude=exclude, say=say, **numbers)
+                     predictions=predictions, exclude=exclude, drawn=drawn, say=say, **numbers)
 
 # %% ../nbs/cli.ipynb #5e47e002
 @dashed

@@ -34,6 +34,21 @@ def blobs(n=120, labelled=60, seed=0, classes='abc'):
 def names_of(pool): return [f'{i}.png' for i in pool.ids]
 
 # --- the order ---
+@pytest.mark.parametrize('n_drawn', [0, 1, 30])
+def test_labels_that_were_drawn_beforehand_leave_the_audit_fair(n_drawn):
+    "300 images, 60% easy; the method chooses hard ones. What was drawn first, and what an audit adds, measures without bias."
+    def estimate(seed):
+        g = np.random.default_rng(seed)
+        first, by_hash = g.choice(300, n_drawn, replace=False), g.permutation(300)
+        order = np.concatenate([first, by_hash[~np.isin(by_hash, first)]])
+        easy, bought = np.arange(300) < 180, [*first]
+        for _ in range(4):
+            left = order[~np.isin(order, bought)]
+            bought += [*left[:4], *g.permutation(left[4:][~easy[left[4:]]])[:16]]
+        return easy[audit_run(order, bought)].mean()
+    found = np.array([estimate(seed) for seed in range(2000)])
+    assert abs(found.mean() - .6) < .006 + 3*found.std()/len(found)**.5
+
 def test_the_order_is_one_of_all_alike():
     "Each image stands anywhere equally often, and no two orders are alike."
     names = [f'photo {i}' for i in range(8)]

@@ -347,7 +347,7 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'data.PoolView.top': (lambda: dict(self=toy().view),),
     'foundations.chance.rng': (dict(stream='nets'),),
     'foundations.chance.tie_ranks': ({}, dict(n=9)),
-    'foundations.metrics.class_accuracy': (dict(guess_N=y_6), dict(n_classes=3), {'y_N': {}}),
+    'foundations.metrics.class_accuracy': (dict(guess_N=y_6), dict(n_classes=3)),
     'foundations.metrics.discriminator_quality': ({}, {}, any_rows),
     'foundations.display.show_images': ({}, {}, {'fewer rows', 'floats in [0, 1]'}),
     'samplers.least_confidence_scores': ({}, {}, any_rows),

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 from conftest import ROOT, sh
 from m2vaal_nb.own_images.files import image_paths
 from m2vaal_nb.own_images.labeller import LabelQueue, picture
-from m2vaal_nb.own_images.labels import put_aside
+from m2vaal_nb.own_images.labels import images_in
 from m2vaal_nb.own_images.pixels import Scales, folder_scales
 
 NAMES, CLASSES = [f'{o}.png' for o in ('a', 'b,c', 'd "e"', 'sub/f', 'ü', '#')], ['cat', 'a dog, or two', 'Käse']
@@ -50,7 +50,7 @@ def test_any_order_of_steps(folder, rows, end, ended, bom, todo, steps):
             past.append(now)
         with path.open(newline='', encoding='utf-8-sig') as f: found = [(r['image'], r['label'] or '') for r in csv.DictReader(f)]
         assert {o: label for o,label in found if label} == known and queue.progress == (len(known), len(NAMES) - len(gone))
-        assert put_aside(NAMES, aside if aside.exists() else None) == {*gone} and texts()[1].decode().splitlines() == gone
+        assert images_in(aside if aside.exists() else None, NAMES) == {*gone} and texts()[1].decode().splitlines() == gone
         assert [o for o,_ in found][:len(rows)] == [o for o,*_ in rows] and len(dict(found)) == len(found)
         lines = path.read_bytes().decode().split(end)
         assert all(line(*o) == kept for o,kept in zip(rows, lines[1:]) if o[1]), 'a row with a label is never rewritten'
@@ -61,12 +61,12 @@ def test_any_order_of_steps(folder, rows, end, ended, bom, todo, steps):
 def test_names_are_added_to_whatever_text_puts_images_aside(folder, was):
     aside = folder.parent/'not these.txt'
     aside.write_bytes(was)
-    before = put_aside(NAMES, aside)
+    before = images_in(aside, NAMES)
     queue = LabelQueue(folder, folder.parent/'labels.csv', CLASSES, exclude=aside)
     assert not before & {*queue.queue}
     first = queue.current
     queue.cannot_tell()
-    assert put_aside(NAMES, aside) == {first, *before} and queue.progress == (0, len(NAMES) - len(before) - 1)
+    assert images_in(aside, NAMES) == {first, *before} and queue.progress == (0, len(NAMES) - len(before) - 1)
     queue.undo()
     assert aside.read_bytes() == was
 
@@ -85,7 +85,7 @@ def test_two_who_put_images_aside(folder):
     one, other = LabelQueue(folder, labels, CLASSES), LabelQueue(folder, labels, CLASSES)
     one.cannot_tell()
     with pytest.raises(ValueError, match='another program changed aside.txt'): other.cannot_tell()
-    assert len(put_aside(NAMES, folder.parent/'aside.txt')) == 1
+    assert len(images_in(folder.parent/'aside.txt', NAMES)) == 1
     assert other.progress == (0, len(NAMES))
 
 @pytest.mark.parametrize('n,looked_at', [(0, 0), (1, 1), (99, 99), (100, 100), (101, 51), (200, 100), (201, 67)])

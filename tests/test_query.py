@@ -380,6 +380,25 @@ def test_images_are_put_aside(photos, capsys, form, embedded):
     assert '14 images, 7 of them labelled' in out and f'16 of 30 images are put aside (aside.{form}), ' in out and 'no image of the folder' not in out
     assert {*pd.read_csv('next.csv').image} == {*photos[9:]} - {*aside} and {*pd.read_csv('all.csv').image} == {*photos} - {*aside}
 
+@pytest.mark.parametrize('audit', [[], ['--audit', '.5']])
+def test_images_that_were_drawn_at_random_measure(photos, capsys, audit):
+    "They come first, whatever the hash of their names; with an audit more are drawn, without one none is."
+    np.savez('z.npz', embeddings=np.random.default_rng(0).standard_normal((30, 8)), names=photos)
+    drawn = [*photos[:9], *photos[20:25]]
+    pd.DataFrame(dict(image=drawn, label=['cat', 'dog']*7)).to_csv('first.csv', index=False)
+    words = ['photos', '--labels', 'first.csv', '--embeddings', 'z.npz', '--budget', '6', '--report', 'r.html', *audit]
+    query(*words)
+    assert 'The audit has 14' not in (out := capsys.readouterr().out) and 'measured on 14' not in out
+    query(*words, '--drawn', 'first.csv')
+    out = capsys.readouterr().out
+    assert '14 images were drawn at random (first.csv), 14 of them are labelled.' in out and 'measured on 14 images drawn at random' in out
+    assert ('drawn at random, to measure' in out) == bool(audit) and 'measured on 14 images' in open('r.html').read()
+    open('few.txt', 'w').write('\n'.join(photos[8:10]))             # one without a label: nothing is measured yet
+    query(*words, '--drawn', 'few.txt')
+    assert 'The audit has 1 images; from 10 on' in capsys.readouterr().out or audit
+    with pytest.raises(SystemExit): query(*words, '--drawn', 'none.txt')
+    assert 'There is no file none.txt.' in capsys.readouterr().err
+
 @pytest.mark.parametrize('text, says', [(None, 'There is no file aside.txt.'), ('00.png', 'The folder has no image 00.png: did you mean 00 #.png?'), ('all', 'aside.txt names all images: nothing is left to choose from.')])
 def test_what_cannot_be_put_aside(photos, capsys, text, says):
     if text: open('aside.txt', 'w').write('\n'.join(photos) if text == 'all' else text)

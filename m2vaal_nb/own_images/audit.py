@@ -69,11 +69,14 @@ def audit_ids(
     pool:Pool, # Images
     names, # Their names, in the order of the pool's ids
     seed:int=0, # Which of the random orders, ≥ 0
+    drawn=frozenset(), # Names of images that somebody drew at random already; they come first
 )->np.ndarray: # Ids of the pool
     "The audit's order of a pool."
     if len(names) != len(pool.ids):
         raise ValueError(f"There are {len(names)} names for {len(pool.ids)} images.")
-    return pool.ids[audit_order(names, seed)]
+    order = audit_order(names, seed)
+    later = [names[i] not in drawn for i in order]
+    return pool.ids[order[np.argsort(later, kind='stable')]]
 
 def audited_images(
     pool:Pool, # Images, and the labels that are known

@@ -30,7 +30,7 @@ from .embeddings import (
     Embeddings, for_images, images_sha, made_by, read_embeddings)
 from .files import ALL_KINDS, image_paths
 from .images import how_seen, notes_on, see_images, square
-from .labels import put_aside, read_labels
+from .labels import images_in, read_labels
 from .pixels import folder_picture
 from .query import (
     known_pool, method_for, next_images, predict_rest, query_protocol, served)
@@ -46,6 +46,7 @@ class Known:
     classes:tuple # Class names
     notes:tuple # Lines on labels and embeddings
     embeddings:Embeddings|None=None # Of the images, row by row; None where nets see the images themselves
+    drawn:frozenset=frozenset() # Images that somebody drew at random, labelled or to be labelled
 
     @property
     def n_labelled(self): # Images with a label
@@ -88,6 +89,7 @@ def known_folder(
     embeddings:str|Path|None=None, # A file of embeddings, beside a folder or instead of one
     skip_bad:bool=False, # Are images left out that have no embedding?
     exclude:str|Path|None=None, # A file that names images to put aside
+    drawn:str|Path|None=None, # A file that names images which were drawn at random
 )->Known:
     "What is known before any image is opened."
     if images is None and embeddings is None:
@@ -97,14 +99,18 @@ def known_folder(
     paths = z.names if folder is None else image_paths(folder, ALL_KINDS)
     try:
         y_N, classes = read_labels(labels, paths, classes, notes.append, skip_bad)
-        aside = put_aside(paths, exclude, skip_bad)
+        aside, by_chance = images_in(exclude, paths, skip_bad), images_in(drawn, paths, skip_bad)
         if aside and {*paths} <= aside: raise ValueError(f"{exclude} names all images: nothing is left to choose from.")
     except ValueError as e: raise ValueError(in_words(e, folder, z)) from None
     if aside:
         n = sum(y >= 0 and path in aside for path,y in zip(paths, y_N))
         notes.append(f'{len(aside)} of {len(paths)} images are put aside ({exclude}), {n} of them labelled.')
+    by_chance -= aside
+    if by_chance:
+        n = sum(y >= 0 and path in by_chance for path,y in zip(paths, y_N))
+        notes.append(f'{len(by_chance)} images were drawn at random ({drawn}), {n} of them are labelled.')
     notes = [in_words(note, folder, z) for note in notes]
-    known = Known(folder, paths, y_N, classes, tuple(notes))
+    known = Known(folder, paths, y_N, classes, tuple(notes), drawn=frozenset(by_chance))
     if aside: known = known.only([path for path in paths if path not in aside])
     if z is None: return known
     if folder is None: return replace(known, embeddings=z.at([i for i,path in enumerate(paths) if path not in aside]))
@@ -166,6 +172,8 @@ class Query:
         if self.label_studio is None: return [Path(self.out)]
         tasks = Path(self.label_studio)
         return [Path(self.out), tasks, tasks.with_suffix('.xml')]
+    def measures(self, known): # Are some labels known to be drawn at random, or to be?
+        return self.audit is not None or bool(known.drawn)
     def slug(self, known): # Of the method
         return method_for(self.method, known.embeddings is not None)
     def training(self, known): # Fields of the protocol for so many labels
@@ -254,7 +262,7 @@ def choose(
     slug, training = query.slug(known), query.training(known)
     if query.audit is None: chosen = next_images(pool, n, slug, query.seed, **training).assign(audit=False)
     else:
-        order = audit_ids(pool, known.paths)
+        order = audit_ids(pool, known.paths, drawn=known.drawn)
         chosen = audited_images(pool, order, n, slug, query.audit, query.seed, **training)
     chosen = chosen.assign(image=[known.paths[i] for i in chosen.id], label='')
     return chosen[[*COLUMNS, 'id', 'audit']]
@@ -316,8 +324,8 @@ def about_audit(
     audit:Audit|None=None, # What the audit found, where there is one
 )->str: # Lines; empty where there is nothing to say
     "What the labels that were drawn at random say, or that there seem to be some."
-    order = audit_ids(pool, known.paths)
-    if query.audit is not None: return audit_says(pool, order, audit, known.paths)
+    order = audit_ids(pool, known.paths, drawn=known.drawn)
+    if query.measures(known): return audit_says(pool, order, audit, known.paths)
     hidden = len(audit_run(order, pool.labelled))
     by_chance = (known.n_labelled/len(known.paths))**hidden      # that so many in a row have a label
     if hidden < LEAST or by_chance >= .001: return ''
@@ -331,8 +339,8 @@ def audit_of(
     say:Callable=print, # Told what it costs
 )->Audit|None: # None where none is asked for, or it is too small
     "What the labels that were drawn at random have to say."
-    if query.audit is None: return None
-    measure = audit_run(audit_ids(pool, known.paths), pool.labelled)
+    if not query.measures(known): return None
+    measure = audit_run(audit_ids(pool, known.paths, drawn=known.drawn), pool.labelled)
     if len(measure) < LEAST: return None
     if known.embeddings is None: say(f'The audit takes {n_trainings(pool)} trainings.')
     return cross_fit(pool, measure, query.protocol(known), query.seed)
@@ -351,7 +359,7 @@ def report_on(
     look = folder_picture(known.folder, known.paths)
     p = query.protocol(known)
     write_report(query.report, findings(
-        pool, known.paths, chosen, p, query.seed, audit, query.audit is not None, look, said))
+        pool, known.paths, chosen, p, query.seed, audit, query.measures(known), look, said))
     say(f'{query.report}: what is known, and what to label next.')
 
 # %% ../../nbs/own_images/folder.ipynb #89284a9b
@@ -406,11 +414,12 @@ def query_folder(
     report:str|Path|None=None, # An HTML file on what is known, and what to label next
     predictions:str|Path|None=None, # A CSV of all images, with their labels or what is predicted
     exclude:str|Path|None=None, # A file that names images to put aside
+    drawn:str|Path|None=None, # A file that names images which were drawn at random: labelled, they measure
     say:Callable=print, # Told what is found and what to do
     **changes, # Fields of the protocol; steps are 200 by default, 400 above 500 labels
 )->pd.DataFrame: # The choice; without a row, and no choice written, when all are labelled
     "Which images to label next."
-    known = known_folder(images, labels, classes, embeddings, skip_bad, exclude)
+    known = known_folder(images, labels, classes, embeddings, skip_bad, exclude, drawn)
     if known.embeddings and size is not None: changes = dict(changes, size=size)
     query = Query(budget, method, seed, changes, out, label_studio, url, audit, report, predictions)
     query = checked(query, known)

@@ -18,7 +18,7 @@ from ..foundations.files import write_whole
 from ..foundations.names import did_you_mean, match_paths, normal_name
 from .files import (
     Text, as_classes, csv_header, csv_rows, image_paths, read_text, rows_by_path)
-from .labels import listed, put_aside
+from .labels import images_in, listed
 
 # %% ../../nbs/own_images/labeller.ipynb #18ed7bde
 def label_text(
@@ -114,7 +114,7 @@ class AsideFile(KeptFile):
     def __init__(self, path, paths):
         there = path.exists()
         super().__init__(path, read_text(path) if there else Text(path.name, []))
-        self.images = put_aside(paths, path, skip=True) if there else set()
+        self.images = images_in(path, paths, skip=True) if there else set()
     def change(self, image)->tuple: # A place, the lines there, the lines with the name
         plain = self.text.encoding != 'cp1252' and self.path.suffix.lower() != '.csv'
         if plain and image.strip() == image: return self.at_end(image)

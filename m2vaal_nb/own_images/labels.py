@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'NOTHING', 'MONTHS', 'MADE', 'FEW', 'MANY', 'gone_note', 'csv_labels', 'file_labels', 'read_names',
-           'put_aside', 'listed', 'folder_labels', 'as_meant', 'is_made', 'is_misread', 'twins', 'name_notes',
+           'images_in', 'listed', 'folder_labels', 'as_meant', 'is_made', 'is_misread', 'twins', 'name_notes',
            'slip_notes', 'label_notes', 'check_known', 'check_agreement', 'all_sources', 'read_labels']
 
 # %% ../../nbs/own_images/labels.ipynb #a5b45a30
@@ -76,17 +76,17 @@ def read_names(
     lines = [line.strip().removeprefix('\ufeff') for line in text.lines]
     return [line for line in lines if line]
 
-def put_aside(
-    paths:list, # Images
-    exclude:str|Path|None, # A file that names some of them
+def images_in(
+    file:str|Path|None, # Names images; None for none
+    paths:list, # Images of the folder
     skip:bool=False, # Are names left out whose image is not there?
 )->set: # Of these
-    "Images that nobody can label, or should."
-    if exclude is None: return set()
-    names = read_names(exclude)
+    "The images of a folder that a file names."
+    if file is None: return set()
+    names = read_names(file)
     gone = without_image(names, paths) if skip else []
     try: return {*match_paths([name for name in names if name not in gone], paths).values()}
-    except ValueError as e: raise ValueError(f"{exclude}: {e}") from None
+    except ValueError as e: raise ValueError(f"{file}: {e}") from None
 
 # %% ../../nbs/own_images/labels.ipynb #a481a206
 def listed(
