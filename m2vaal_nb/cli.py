@@ -454,7 +454,7 @@ def m2vaal_query(
     url:str=None, # Stands before an image's path in Label Studio's tasks; by default as it serves the folder
     device:str='auto', # auto, cpu or cuda
     exclude:str=None, # Images to put aside, for nobody can label them: a text file, a name a line, or a CSV
-    drawn:str=None, # Images that were drawn at random, such as the first to be labelled: they measure. A file as above
+    drawn:str=None, # Images that you drew at random from all of these, not those a method chose: labelled, they measure
     skip_bad:bool=False, # Leave out images that cannot be read, or have no embedding, and labels whose image is gone
 ):
     "Which of your images to label next."

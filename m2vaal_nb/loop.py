@@ -491,7 +491,7 @@ class Run:
         "Query with trained nets, and log the round."
         t, bought = self.ask(), self.pool.labelled
         line = dict(method=self.job.method, seed=t.seed, round=t.round, n_labelled=len(bought))
-        if not t.round: line |= dict(initial=bought.tolist(), classes=[*self.data.classes])
+        if not t.round: line |= dict(initial=bought.tolist(), classes=[*map(str, self.data.classes)])
         pool, found = query_round(nets, t, self.data, self.val)
         found['timing'] = dict(train=seconds, **found['timing'])
         line |= dict(train_loss=losses, **found, protocol=asdict(t.protocol))

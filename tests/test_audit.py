@@ -15,7 +15,7 @@ from m2vaal_nb.own_images.audit import (
     LEAST, NO_BETTER, OTHER_NET, Audit, agreement, audit_ids, audit_order, audit_part, audit_run, audit_says,
     audited_images, calibration, class_table, cross_fit, curve, does_choosing_help, how_accurate, how_sure,
     label_probabilities, learned_from, sure_table, suspects, when_to_stop, whether_choosing, wilson)
-from m2vaal_nb.own_images.folder import COLUMNS, query_folder
+from m2vaal_nb.own_images.folder import COLUMNS, Known, Query, measuring, query_folder
 from m2vaal_nb.own_images.pixels import folder_picture
 from m2vaal_nb.own_images.query import known_pool
 from m2vaal_nb.own_images.report import (
@@ -34,19 +34,24 @@ def blobs(n=120, labelled=60, seed=0, classes='abc'):
 def names_of(pool): return [f'{i}.png' for i in pool.ids]
 
 # --- the order ---
-@pytest.mark.parametrize('n_drawn', [0, 1, 30])
-def test_labels_that_were_drawn_beforehand_leave_the_audit_fair(n_drawn):
+@pytest.mark.parametrize('n_drawn, audited', [(0, 4), (1, 4), (30, 4), (10, 0), (30, 0)])
+def test_labels_that_were_drawn_beforehand_leave_the_audit_fair(n_drawn, audited):
     "300 images, 60% easy; the method chooses hard ones. What was drawn first, and what an audit adds, measures without bias."
+    pool, easy = known_pool(torch.eye(300)), np.arange(300) < 180
+    known = Known(None, [f'{i}' for i in range(300)], np.full(300, -1), (), ())
     def estimate(seed):
         g = np.random.default_rng(seed)
-        first, by_hash = g.choice(300, n_drawn, replace=False), g.permutation(300)
-        order = np.concatenate([first, by_hash[~np.isin(by_hash, first)]])
-        easy, bought = np.arange(300) < 180, [*first]
-        for _ in range(4):
-            left = order[~np.isin(order, bought)]
-            bought += [*left[:4], *g.permutation(left[4:][~easy[left[4:]]])[:16]]
+        shuffled = g.permutation(300)                              # as good as another folder's names
+        first = g.choice(300, n_drawn, replace=False)
+        of_world = replace(known, drawn=frozenset(known.paths[i] for i in first))
+        order = measuring(pool, of_world, Query(audit=.2 if audited else None))
+        order = np.concatenate([order[:n_drawn], shuffled[~np.isin(shuffled, first)]])[:len(order)]
+        bought = [*first]
+        for _ in range(6):
+            left = shuffled[~np.isin(shuffled, bought)]
+            bought += [*left[:audited], *g.permutation(left[audited:][~easy[left[audited:]]])[:20 - audited]]
         return easy[audit_run(order, bought)].mean()
-    found = np.array([estimate(seed) for seed in range(2000)])
+    found = np.array([estimate(seed) for seed in range(600)])
     assert abs(found.mean() - .6) < .006 + 3*found.std()/len(found)**.5
 
 def test_the_order_is_one_of_all_alike():

@@ -1,5 +1,5 @@
 "What is read from logs, drawn from them, and said while they grow."
-import itertools, re, shutil, sys, time
+import itertools, json, re, shutil, sys, time
 from dataclasses import asdict, replace
 from functools import partial
 import numpy as np, pandas as pd, pytest, torch
@@ -223,9 +223,9 @@ def test_figures_by_class_and_against_any_method(few, tmp_path, capsys):
     names = [f'kind {c} of a thing with a long name' for c in range(10)]
     go(plan('demo', ['random', 'margin', 'entropy'], [0, 1], **SMALL), tmp_path/'mine', replace(few, classes=names))
     shutil.copytree(f'{ROOT}/results/demo', tmp_path/'demo')                # from before classes were logged
-    with pytest.warns(UserWarning, match='Left out, demo: The log of .* has no accuracies of classes'):
+    with pytest.warns(UserWarning, match='Left out, demo: Nothing can be balanced: accuracies of classes were not logged yet by 5 runs, such as '):
         made = {name: table for name,_,table in report.make_figures(tmp_path, tmp_path/'figures', 'margin', by_class=True)}
-    assert {'mine_balanced', 'mine_balanced_by_class', 'mine_classes'} <= made.keys() and not any('demo' in name for name in made)
+    assert 'mine_balanced' in made and not any('demo' in name or name in ('mine_wrong', 'mine_classes') for name in made)
     runs, over = read_results(tmp_path/'mine'), next(t for name,t in made.items() if 'ahead of margin' in name)
     last = runs[runs.n_labelled == runs.n_labelled.max()]
     of_class = pd.DataFrame(last.test_class_acc.tolist(), index=last.method, dtype=float)
@@ -238,15 +238,46 @@ def test_figures_by_class_and_against_any_method(few, tmp_path, capsys):
     assert 'demo, accuracy in percent' in out and out.count('ahead of margin') == 2 and 'mine_by_class' in out
     with pytest.raises(SystemExit): cli.m2vaal_figures.__wrapped__(str(tmp_path), against='typiclust')
     assert "Unknown method 'typiclust'" in capsys.readouterr().err
+    log = tmp_path/'mine/margin-0.jsonl'
+    log.write_text(log.read_text().splitlines(True)[0])                     # it is still running
+    cli.m2vaal_figures.__wrapped__(str(tmp_path), against='margin')
+    assert 'ahead of margin, of one seed, which may be chance' in capsys.readouterr().out
+    (tmp_path/'mine/margin-1.jsonl').unlink()
+    cli.m2vaal_figures.__wrapped__(str(tmp_path), against='margin')
+    assert 'no finished run is of margin; ahead of random picks' in capsys.readouterr().out
     with pytest.raises(SystemExit): cli.m2vaal_figures.__wrapped__(str(tmp_path/'demo'), balanced=True)
     assert 'holds no logs with accuracies of classes' in capsys.readouterr().err
+
+@pytest.mark.parametrize('names', [['balanced']*2, ['$\\x$', '$5', 'a'*60], [f'{i}' for i in range(40)]])
+def test_class_names_of_any_kind_are_drawn(few, tmp_path, names):
+    few = replace(few, classes=names, y=few.y % len(names), y_test=few.y_test*0)
+    go(plan('demo', ['random', 'margin'], [0], **SMALL | dict(init_classes=(0, 1))), tmp_path/'mine', few)
+    made = {name: table for name,_,table in report.make_figures(tmp_path, tmp_path/'figures')}
+    table = made['mine_by_class']
+    assert table.shape == (2, 1 + min(12, len(names))) and table.iloc[:,0].notna().all()
+
+def test_old_logs_beside_new_ones(few, tmp_path):
+    "Of a run that was begun before classes were logged, the curve is drawn, and its last round shows its classes; balanced it is left out."
+    go(plan('demo', ['random', 'margin'], [0], **SMALL), tmp_path/'mine', few)
+    log = tmp_path/'mine/margin-0.jsonl'
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    for k in ('test_class_acc', 'classes'): del lines[0][k]
+    del lines[0]['protocol']['init_balanced']                                # nor was this field
+    log.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    made = {name: table for name,_,table in report.make_figures(tmp_path, tmp_path/'figures')}
+    assert list(made['mine_by_class'].index) == ['random', 'margin'] and list(made['mine'].index) == ['random', 'margin']
+    with pytest.warns(UserWarning, match='by 1 runs, such as margin, seed 0'):
+        made = {name: table for name,_,table in report.make_figures(tmp_path, tmp_path/'figures', by_class=True)}
+    assert list(made['mine_balanced'].index) == ['random']
 
 @pytest.mark.parametrize('n', [12, 13, 25, 26, 40, 41, 300])
 def test_figures_of_many_classes(n):
     names = [f'class {c}' for c in range(n)]
     table = pd.DataFrame(np.linspace(0, 100, 2*n).reshape(2, n), ['random', 'margin'], names)
-    ax = report.plot_by_class(table).axes[0]
+    table.insert(0, 'balanced', 50.)
+    of_all, ax, *_ = report.plot_by_class(table).axes
     assert len(ax.get_xticks()) <= 40 and len(ax.texts) == (2*n if n <= 25 else 0) and ax.get_xticklabels()[0].get_text() == 'class 0'
+    assert [text.get_text() for text in of_all.texts] == ['50', '50'] and of_all.get_window_extent().width > 10
     rows = [dict(method='random', seed=0, round=0, queried=[*range(n)], queried_classes=[1]*n)]
     assert len(why.plot_classes(pd.DataFrame(rows), names).axes[0].get_xticks()) <= 12
 

@@ -25,7 +25,7 @@ steps = st.lists(st.sampled_from([*CLASSES, 'skip', 'undo', 'again', 'aside']), 
 @given(rows, st.sampled_from(['\n', '\r\n']), st.booleans(), st.sampled_from(['', '\ufeff']), st.permutations(NAMES), steps)
 @example([('a.png', '', 0)], '\n', False, '', ['ü.png', *(o for o in NAMES if o != 'ü.png')], ['cat', 'cat'])     # a row behind a last line that has no end
 def test_any_order_of_steps(folder, rows, end, ended, bom, todo, steps):
-    path, aside = folder.parent/'labels.csv', folder.parent/'aside.txt'
+    path, aside = folder.parent/'labels.csv', folder.parent/'labels.aside.txt'
     path.write_bytes((bom + end.join(['image,label', *(line(*o) for o in rows)]) + (end if ended else '')).encode())
     aside.unlink(missing_ok=True)
     def texts(): return path.read_bytes(), aside.read_bytes() if aside.exists() else b''
@@ -80,12 +80,37 @@ def test_what_else_puts_images_aside_is_read_and_not_written(folder, name, raw):
     with pytest.raises(ValueError, match='names are added to a text in UTF-8, a name a line'): queue.cannot_tell()
     assert aside.read_bytes() == raw and queue.queue == before and queue.progress == (0, len(before))
 
+@pytest.mark.parametrize('name', ['c\nd.png', 'e\x1f.png', ' f.png', 'g.png ', '\ufeffh.png'])
+def test_a_name_that_no_text_holds_is_not_put_aside(folder, name):
+    (folder/name).touch()
+    if name not in image_paths(folder): return                     # no image for anybody
+    queue = LabelQueue(folder, folder.parent/'labels.csv', CLASSES, [name])
+    with pytest.raises(ValueError, match='cannot take'): queue.cannot_tell()
+    assert not (folder.parent/'labels.aside.txt').exists() and queue.progress == (0, 1)
+
+@pytest.mark.parametrize('place, says', [('no/aside.txt', 'There is no folder'), ('images', 'is a folder: name a file')])
+def test_where_nothing_can_be_put_aside_is_said_at_once(folder, place, says):
+    with pytest.raises(ValueError, match=says): LabelQueue(folder, folder.parent/'labels.csv', CLASSES, exclude=folder.parent/place)
+    assert not (folder.parent/'labels.csv').exists()
+
+def test_each_table_has_images_put_aside_of_its_own(folder):
+    one, other = (LabelQueue(folder, folder.parent/f'{name}.csv', CLASSES) for name in ('one', 'other'))
+    one.cannot_tell()
+    other.cannot_tell()
+    assert one.progress == other.progress == (0, len(NAMES) - 1) and one.aside.path != other.aside.path
+
+def test_an_image_that_was_put_aside_may_be_gone(folder):
+    labels = folder.parent/'labels.csv'
+    LabelQueue(folder, labels, CLASSES, ['a.png']).cannot_tell()
+    (folder/'a.png').unlink()
+    assert LabelQueue(folder, labels, CLASSES).progress == (0, len(NAMES) - 1)
+
 def test_two_who_put_images_aside(folder):
     labels = folder.parent/'labels.csv'
     one, other = LabelQueue(folder, labels, CLASSES), LabelQueue(folder, labels, CLASSES)
     one.cannot_tell()
-    with pytest.raises(ValueError, match='another program changed aside.txt'): other.cannot_tell()
-    assert len(images_in(folder.parent/'aside.txt', NAMES)) == 1
+    with pytest.raises(ValueError, match='another program changed labels.aside.txt'): other.cannot_tell()
+    assert len(images_in(folder.parent/'labels.aside.txt', NAMES)) == 1
     assert other.progress == (0, len(NAMES))
 
 @pytest.mark.parametrize('n,looked_at', [(0, 0), (1, 1), (99, 99), (100, 100), (101, 51), (200, 100), (201, 67)])

@@ -58,10 +58,10 @@ def test_label_in_jupyterlab(lab, page):
     shows('13 of 20 labelled, now 14.png')
     assert saved() == ten + '10.png,dog\n11.png,cat\n13.png,"Käse, ""alt"""\n'
     type_keys('/')                          # nobody can tell what 14 is
-    shows('13 of 19 labelled, 1 put aside in aside.txt, now 15.png')
-    assert (lab.nbs/'aside.txt').read_text() == '14.png\n'
+    shows('13 of 19 labelled, 1 put aside in labels.aside.txt, now 15.png')
+    assert (lab.nbs/'labels.aside.txt').read_text() == '14.png\n'
     for o in button('undo'), button('undo'), button('undo'): o.click()      # the third goes back behind the skip
     shows('12 of 20 labelled, now 12.png')
-    assert not (lab.nbs/'aside.txt').read_text()
+    assert not (lab.nbs/'labels.aside.txt').read_text()
     assert saved() == ten + '10.png,dog\n11.png,cat\n'
     assert len(css(page, '.jp-Notebook .jp-Cell')) == 1 and css(page, '.jp-Notebook .jp-CodeCell')

@@ -380,24 +380,48 @@ def test_images_are_put_aside(photos, capsys, form, embedded):
     assert '14 images, 7 of them labelled' in out and f'16 of 30 images are put aside (aside.{form}), ' in out and 'no image of the folder' not in out
     assert {*pd.read_csv('next.csv').image} == {*photos[9:]} - {*aside} and {*pd.read_csv('all.csv').image} == {*photos} - {*aside}
 
+def embed_at_random(photos): np.savez('z.npz', embeddings=np.random.default_rng(0).standard_normal((len(photos), 8)), names=photos)
+
 @pytest.mark.parametrize('audit', [[], ['--audit', '.5']])
 def test_images_that_were_drawn_at_random_measure(photos, capsys, audit):
-    "They come first, whatever the hash of their names; with an audit more are drawn, without one none is."
-    np.savez('z.npz', embeddings=np.random.default_rng(0).standard_normal((30, 8)), names=photos)
+    "They come first, whatever the hash of their names; with an audit more are drawn, without one none is, and no other label counts."
+    embed_at_random(photos)
     drawn = [*photos[:9], *photos[20:25]]
+    chosen = [o for o in photos if o not in drawn][:12]
     pd.DataFrame(dict(image=drawn, label=['cat', 'dog']*7)).to_csv('first.csv', index=False)
-    words = ['photos', '--labels', 'first.csv', '--embeddings', 'z.npz', '--budget', '6', '--report', 'r.html', *audit]
+    pd.DataFrame(dict(image=chosen, label=['cat', 'dog']*6)).to_csv('second.csv', index=False)
+    words = ['photos', '--labels', 'first.csv,second.csv', '--embeddings', 'z.npz', '--budget', '2', '--report', 'r.html', *audit]
     query(*words)
-    assert 'The audit has 14' not in (out := capsys.readouterr().out) and 'measured on 14' not in out
+    assert 'measured on 14' not in capsys.readouterr().out
     query(*words, '--drawn', 'first.csv')
     out = capsys.readouterr().out
-    assert '14 images were drawn at random (first.csv), 14 of them are labelled.' in out and 'measured on 14 images drawn at random' in out
-    assert ('drawn at random, to measure' in out) == bool(audit) and 'measured on 14 images' in open('r.html').read()
-    open('few.txt', 'w').write('\n'.join(photos[8:10]))             # one without a label: nothing is measured yet
-    query(*words, '--drawn', 'few.txt')
-    assert 'The audit has 1 images; from 10 on' in capsys.readouterr().out or audit
-    with pytest.raises(SystemExit): query(*words, '--drawn', 'none.txt')
-    assert 'There is no file none.txt.' in capsys.readouterr().err
+    assert '14 images were drawn at random (first.csv); 14 of them are labelled.' in out and ('holds up' not in out or audit)
+    assert ('drawn at random, to measure' in out) == bool(audit)
+    if not audit: assert 'measured on 14 images drawn at random' in out and 'measured on 14 images' in open('r.html').read()
+
+def test_images_that_were_drawn_and_have_no_label_hold_up_what_they_measure(photos, capsys):
+    embed_at_random(photos)
+    open('drawn.txt', 'w').write('\n'.join(photos[:20]))                            # the first nine have labels
+    query('photos', '--labels', 'labels.csv', '--embeddings', 'z.npz', '--drawn', 'drawn.txt')
+    out = capsys.readouterr().out
+    assert '20 images were drawn at random (drawn.txt); 9 of them are labelled.' in out and 'from 10 on it says' in out
+
+@pytest.mark.parametrize('drawn, words, says', [
+    ('all', [], 'drawn.txt names all images: it is to name those that were drawn at random from them.'),
+    ('none', [], 'drawn.txt names no image that is left'),
+    ('aside', ['--exclude', 'aside.txt'], 'drawn.txt names no image that is left'),
+    ('gone', [], 'The folder has no image gone.png'),
+    ('gone', ['--skip-bad'], 'drawn.txt names no image that is left'),
+    ('no embedding', ['--skip-bad'], 'drawn.txt names no image that is left'),
+    (None, [], 'There is no file drawn.txt.')])
+def test_what_cannot_have_been_drawn(photos, capsys, drawn, words, says):
+    embed_at_random(photos[:28])
+    open('aside.txt', 'w').write(photos[3] + '\n')
+    names = {'all': photos[:28], 'none': [], 'aside': [photos[3]], 'gone': ['gone.png'], 'no embedding': photos[28:]}
+    if drawn: open('drawn.txt', 'w').write('\n'.join(names[drawn]))
+    skip = [] if '--skip-bad' in words or drawn in ('gone', None) else ['--skip-bad']
+    with pytest.raises(SystemExit): query('photos', '--labels', 'labels.csv', '--embeddings', 'z.npz', '--drawn', 'drawn.txt', *words, *skip)
+    assert says in capsys.readouterr().err and not os.path.exists('next.csv')
 
 @pytest.mark.parametrize('text, says', [(None, 'There is no file aside.txt.'), ('00.png', 'The folder has no image 00.png: did you mean 00 #.png?'), ('all', 'aside.txt names all images: nothing is left to choose from.')])
 def test_what_cannot_be_put_aside(photos, capsys, text, says):

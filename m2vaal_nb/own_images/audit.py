@@ -353,13 +353,13 @@ def audit_says(
 )->str: # Lines
     "All that an audit has to say."
     n = len(audit_run(order, pool.labelled))
-    said = [f'The audit has {n} images; from {LEAST} on it says how good the predictions are.']
+    said = [f"The audit has {n} image{'s'*(n != 1)}; from {LEAST} on it says how good the predictions are."]
     if audit: said = [*how_accurate(audit), how_sure(audit)]
     if audit and len(pool.unlabelled): said += [does_choosing_help(audit), when_to_stop(audit)]
     behind = len(audit_run(order[n+1:], pool.labelled))
     if behind >= 3: said.append(
         f'{names[order[n]]} has no label and holds up the audit, for the {behind} images behind it have one: '
-        'label it when it is asked for, or put it aside (--exclude).')
+        'label it, or put it aside (--exclude).')
     return '\n'.join(said)
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10071

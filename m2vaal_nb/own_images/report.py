@@ -194,7 +194,7 @@ class Findings:
     picture:Callable # Id -> PIL image, or None
     batch:pd.DataFrame # Images to label next: id, predicted, probability, audit (drawn at random?)
     audit:Audit|None=None # What the audit found; None where it is too small, or not asked for
-    asked:bool=False # Was an audit asked for?
+    asked:bool=False # Are labels to measure, for they were drawn at random?
     said:str='' # What the labels at hand say of the predictions, in lines
     method:str='' # What chose them
     known:pd.DataFrame|None=None # Of each image, by id; None where nothing is labelled, or nothing was chosen
@@ -213,7 +213,7 @@ def findings(
     p:Protocol, # What was trained to choose them
     seed:int=0, # Run seed
     audit:Audit|None=None, # What the audit found
-    asked:bool=False, # Was an audit asked for?
+    asked:bool=False, # Are labels to measure, for they were drawn at random?
     picture:Callable=lambda i: None, # Id -> PIL image, or None
     said:str='', # What the labels at hand say of the predictions, in lines; shown where there is no audit
 )->Findings:

@@ -7,6 +7,8 @@ __all__ = ['CONTRASTS', 'area_under', 'areas', 'balanced', 'half_width', 'smalle
            'curve_over', 'holm', 'contrasts', 'declared_p', 'win_tie_loss', 'area_table', 'over_budget']
 
 # %% ../../nbs/paper/statistics.ipynb #2395f4c5
+import warnings
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -38,14 +40,16 @@ def areas(
 def balanced(
     runs:pd.DataFrame, # A row a round: columns method, seed, test_class_acc
 )->pd.DataFrame: # The same, and balanced accuracy in its column test_acc
-    "Rounds judged by the mean accuracy of the classes; `ValueError` for logs that do not have these."
+    "Runs judged by the mean accuracy of the classes; a warning for those whose logs are older than these."
     of_class = runs.get('test_class_acc', pd.Series(index=runs.index, dtype=object))
-    without = runs[of_class.isna()]
-    if len(without):
-        one = f'{without.method.iloc[0]}, seed {without.seed.iloc[0]}'
-        raise ValueError(f"The log of {one} has no accuracies of classes, for it was written before these were logged.")
-    mean = [np.mean([a for a in row if a is not None]) for row in of_class]
-    return runs.assign(test_acc=mean)
+    lacking = of_class.isna().groupby([runs.method, runs.seed]).transform('any')
+    old = runs[lacking].drop_duplicates(['method', 'seed'])
+    said = ', '.join(f'{method}, seed {seed}' for method,seed in zip(old.method[:3], old.seed))
+    said = f'accuracies of classes were not logged yet by {len(old)} runs, such as {said}'
+    if lacking.all(): raise ValueError(f"Nothing can be balanced: {said}.")
+    if len(old): warnings.warn(f"Left out: {said}.")
+    mean = [np.mean([a for a in row if a is not None]) for row in of_class[~lacking]]
+    return runs[~lacking].assign(test_acc=mean)
 
 # %% ../../nbs/paper/statistics.ipynb #4a74be40
 def half_width(

@@ -18,6 +18,7 @@ from sklearn.metrics import silhouette_score
 from sklearn.neighbors import NearestNeighbors
 from torch.nn import functional as F
 
+from ..foundations.display import caption
 from ..foundations.inputs import as_array, as_int, as_labels, as_latents
 from ..foundations.log import read_log
 from ..losses import LEARNERS, TERMS, elbo_terms
@@ -89,7 +90,7 @@ def plot_classes(
     most = max(s.max() for s in shares.values())
     size = 1.5*len(shares) + 1, 4.6
     every = -(-len(classes)//12)                       # of many classes not every name is shown
-    names = [name[:20] for name in classes[::every]]
+    names = [caption(name) for name in classes[::every]]
     fig, axes = plt.subplots(1, len(shares), figsize=size, sharey=True, squeeze=False)
     for ax,(method,share) in zip(axes[0], shares.items()):
         corners = -.5, len(classes)-.5, len(share)+.5, .5
