@@ -17,6 +17,7 @@ from glob import glob
 from inspect import signature
 from pathlib import Path
 
+import numpy as np
 from fastcore.script import anno_parser, call_parse
 
 from .foundations.files import write_whole
@@ -207,12 +208,14 @@ def seen(
     else:
         channels, height, width = data.x.shape[1:]
         how = f"in {'grey' if channels == 1 else 'colour'}, {height} × {width} pixels"
-    n = f'{len(data.x) + n_test} images of {len(data.classes)} classes ({listed(data.classes, 3)})'
+    sizes = np.bincount([*data.y, *data.y_test], minlength=len(data.classes))
+    of_class = [f'{data.classes[c]} {sizes[c]}' for c in np.argsort(-sizes, kind='stable')]
+    n = f'{len(data.x) + n_test} images of {len(data.classes)} classes ({listed(of_class, 8)})'
     held = f'{n_test} of them, always the same, are the test set'
     unsure = 98/(n_test + 1.96**2)**.5           # half of Wilson's 95% interval, in points, at 50%
     if n_test < 1000:
         held += f', and so few leave an accuracy uncertain by up to {unsure:.0f} points, whatever the number of seeds'
-    bought = f'From {p.n_init} labels to {p.max_labels}, {p.budget} a query'
+    bought = f'From {p.n_init} labels to {min(p.max_labels, p.n_init + p.n_queries*p.budget)}, {p.budget} a query'
     return f"{name}: {n}, {how}; {held}. {bought}."
 
 # %% ../nbs/cli.ipynb #08f8cc3f
@@ -453,7 +456,7 @@ def m2vaal_query(
     seed:str='0', # A whole number: what is drawn, split and trained follows from it
     url:str=None, # Stands before an image's path in Label Studio's tasks; by default as it serves the folder
     device:str='auto', # auto, cpu or cuda
-    exclude:str=None, # Images to put aside, for nobody can label them: a text file, a name a line, or a CSV
+    exclude:str=None, # Images to put aside, for nobody can label them: a text file, a name a line, or a CSV, or several
     drawn:str=None, # Images that you drew at random from all of these, not those a method chose: labelled, they measure
     skip_bad:bool=False, # Leave out images that cannot be read, or have no embedding, and labels whose image is gone
 ):
@@ -470,6 +473,7 @@ def m2vaal_query(
             raise ValueError(f"There is no folder {images}: it is a file. {hint}")
         labels, classes = label_sources(labels or ''), split_names(classes or '')
         if audit is not None: audit = parse_number(audit, '--audit')
+        exclude, drawn = (text and label_sources(text) for text in (exclude, drawn))
         query_folder(images, labels, budget, method, out, label_studio, classes, url=url, seed=seed,
                      device=device, skip_bad=skip_bad, embeddings=embeddings, audit=audit, report=report,
                      predictions=predictions, exclude=exclude, drawn=drawn, say=say, **numbers)

@@ -491,7 +491,9 @@ class Run:
         "Query with trained nets, and log the round."
         t, bought = self.ask(), self.pool.labelled
         line = dict(method=self.job.method, seed=t.seed, round=t.round, n_labelled=len(bought))
-        if not t.round: line |= dict(initial=bought.tolist(), classes=[*map(str, self.data.classes)])
+        if not t.round:
+            names, n_C = map(str, self.data.classes), np.bincount(self.data.y_test, minlength=len(self.data.classes))
+            line |= dict(initial=bought.tolist(), classes=[*names], test_class_n=n_C.tolist())
         pool, found = query_round(nets, t, self.data, self.val)
         found['timing'] = dict(train=seconds, **found['timing'])
         line |= dict(train_loss=losses, **found, protocol=asdict(t.protocol))

@@ -229,7 +229,7 @@ def test_a_class_needs_ten(n, says):
     table = class_table(found)
     assert table.accuracy.notna().loc['cat'] == says and np.isnan(table.accuracy['dog'])
     said = ' '.join(how_accurate(found))
-    assert (f'cat 1 of {n} (' in said) == says and (f'cat {n}' in said) != says
+    assert f'cat 1 of {n}' in said and (f'cat 1 of {n} (' in said) == says and ('too few to say how good: cat' in said) != says
 
 def test_intervals_are_those_of_the_books():
     assert np.allclose(wilson(8, 10), (.4901625, .9433178), atol=1e-6)
@@ -243,7 +243,9 @@ def test_no_verdict_against_choosing(random, chosen, says, leans):
     found = table_of([1]*60)
     right = dict(random=[1]*random + [0]*(60 - random), chosen=[0]*(60 - chosen) + [1]*chosen)
     said = does_choosing_help(replace(found, table=found.table.assign(**{name: np.array(r, bool) for name,r in right.items()})))
-    assert said.startswith(says) and '5 labels from outside the audit, taken for chosen ones, instead of 5 random ones' in said
+    how = 'alone are not seen to teach more than' if leans else 'instead of'
+    assert said.startswith(says) and f'5 labels from outside the audit, taken for chosen ones, {how} 5 random ones' in said
+    assert ('points' in said) != leans                              # a number would be taken for a loss
     assert ('leans against choosing' in said) == leans and 'not help' not in said
 
 def test_the_curve_and_the_rule():

@@ -219,6 +219,8 @@ def test_every_sweep_has_a_table(tmp_path, capsys):
     for name in ('stability', 'tuning_alpha'): shutil.copytree(f'{ROOT}/results/{name}', tmp_path/name)
     assert [(name, path) for name,path,table in report.make_figures(tmp_path, tmp_path/'figures') if len(table)] == [('stability', None), ('tuning_alpha', None)]
 
+def of_classes(made): return next(table for name,table in made.items() if 'accuracy of classes in percent' in name)
+
 def test_figures_by_class_and_against_any_method(few, tmp_path, capsys):
     names = [f'kind {c} of a thing with a long name' for c in range(10)]
     go(plan('demo', ['random', 'margin', 'entropy'], [0, 1], **SMALL), tmp_path/'mine', replace(few, classes=names))
@@ -229,22 +231,23 @@ def test_figures_by_class_and_against_any_method(few, tmp_path, capsys):
     runs, over = read_results(tmp_path/'mine'), next(t for name,t in made.items() if 'ahead of margin' in name)
     last = runs[runs.n_labelled == runs.n_labelled.max()]
     of_class = pd.DataFrame(last.test_class_acc.tolist(), index=last.method, dtype=float)
-    table = made['mine_balanced_by_class']
-    assert list(table.columns) == ['balanced', *names] and set(over.of.dropna()) == {'margin'}
-    assert np.allclose(table.loc[['random', 'margin'], names], 100*of_class.groupby(level=0).mean().loc[['random', 'margin']], atol=.06)
-    assert np.allclose(table.balanced, table[names].mean(axis=1), atol=.06)
+    table = of_classes(made)
+    heads = [f'{name} ({n})' for name,n in zip(names, np.bincount(few.y_test, minlength=10))]
+    assert list(table.columns) == ['balanced', *heads] and set(over.of.dropna()) == {'margin'}
+    assert np.allclose(table.loc[['random', 'margin'], heads], 100*of_class.groupby(level=0).mean().loc[['random', 'margin']], atol=.06)
+    assert np.allclose(table.balanced, table[heads].mean(axis=1), atol=.06)
     cli.m2vaal_figures.__wrapped__(str(tmp_path), against='margin')
     out = capsys.readouterr().out
-    assert 'demo, accuracy in percent' in out and out.count('ahead of margin') == 2 and 'mine_by_class' in out
+    assert 'demo, accuracy in percent' in out and out.count('ahead of margin') == 2 and 'mine_by_class.png' in out
     with pytest.raises(SystemExit): cli.m2vaal_figures.__wrapped__(str(tmp_path), against='typiclust')
     assert "Unknown method 'typiclust'" in capsys.readouterr().err
     log = tmp_path/'mine/margin-0.jsonl'
     log.write_text(log.read_text().splitlines(True)[0])                     # it is still running
     cli.m2vaal_figures.__wrapped__(str(tmp_path), against='margin')
-    assert 'ahead of margin, of one seed, which may be chance' in capsys.readouterr().out
+    assert '1 of 6 runs have come less far and are left out; ahead of margin, of one seed, which may be chance' in capsys.readouterr().out
     (tmp_path/'mine/margin-1.jsonl').unlink()
     cli.m2vaal_figures.__wrapped__(str(tmp_path), against='margin')
-    assert 'no finished run is of margin; ahead of random picks' in capsys.readouterr().out
+    assert 'ahead of random picks, of two seeds, too few to decide' in capsys.readouterr().out
     with pytest.raises(SystemExit): cli.m2vaal_figures.__wrapped__(str(tmp_path/'demo'), balanced=True)
     assert 'holds no logs with accuracies of classes' in capsys.readouterr().err
 
@@ -253,7 +256,7 @@ def test_class_names_of_any_kind_are_drawn(few, tmp_path, names):
     few = replace(few, classes=names, y=few.y % len(names), y_test=few.y_test*0)
     go(plan('demo', ['random', 'margin'], [0], **SMALL | dict(init_classes=(0, 1))), tmp_path/'mine', few)
     made = {name: table for name,_,table in report.make_figures(tmp_path, tmp_path/'figures')}
-    table = made['mine_by_class']
+    table = of_classes(made)
     assert table.shape == (2, 1 + min(12, len(names))) and table.iloc[:,0].notna().all()
 
 def test_old_logs_beside_new_ones(few, tmp_path):
@@ -265,7 +268,7 @@ def test_old_logs_beside_new_ones(few, tmp_path):
     del lines[0]['protocol']['init_balanced']                                # nor was this field
     log.write_text(''.join(json.dumps(line) + '\n' for line in lines))
     made = {name: table for name,_,table in report.make_figures(tmp_path, tmp_path/'figures')}
-    assert list(made['mine_by_class'].index) == ['random', 'margin'] and list(made['mine'].index) == ['random', 'margin']
+    assert list(of_classes(made).index) == ['random', 'margin'] and list(made['mine'].index) == ['random', 'margin']
     with pytest.warns(UserWarning, match='by 1 runs, such as margin, seed 0'):
         made = {name: table for name,_,table in report.make_figures(tmp_path, tmp_path/'figures', by_class=True)}
     assert list(made['mine_balanced'].index) == ['random']

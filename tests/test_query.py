@@ -404,10 +404,33 @@ def test_images_that_were_drawn_and_have_no_label_hold_up_what_they_measure(phot
     open('drawn.txt', 'w').write('\n'.join(photos[:20]))                            # the first nine have labels
     query('photos', '--labels', 'labels.csv', '--embeddings', 'z.npz', '--drawn', 'drawn.txt')
     out = capsys.readouterr().out
-    assert '20 images were drawn at random (drawn.txt); 9 of them are labelled.' in out and 'from 10 on it says' in out
+    assert '20 images were drawn at random (drawn.txt); 9 of them are labelled, and the other 11 are the first to be labelled.' in out
+    assert 'from 10 on it says' in out and {*pd.read_csv('next.csv').image[:11]} == {*photos[9:20]}
+    pd.DataFrame(dict(image=photos[10:20], label='cat')).to_csv('more.csv', index=False)         # all but the tenth
+    query('photos', '--labels', 'labels.csv,more.csv', '--embeddings', 'z.npz', '--drawn', 'drawn.txt', '--out', 'then.csv')
+    out, first = capsys.readouterr().out, pd.read_csv('then.csv').image[0]
+    assert first == photos[9] and f'label {first}, or put them aside (--exclude)' in out and '19 of them are labelled' in out
+
+def test_several_files_put_aside_and_draw(photos, capsys):
+    embed_at_random(photos)
+    for i,names in enumerate([photos[:5], photos[5:9], photos[20:22], photos[22:24]]): open(f'{i}.txt', 'w').write('\n'.join(names))
+    query('photos', '--labels', 'labels.csv', '--embeddings', 'z.npz', '--drawn', '0.txt,1.txt', '--exclude', '[23].txt')
+    out = capsys.readouterr().out
+    assert '9 images were drawn at random (0.txt, 1.txt); 9 of them are labelled.' in out and '4 of 30 images are put aside (2.txt, 3.txt)' in out
+
+def test_labels_that_are_all_put_aside(photos, capsys):
+    open('aside.txt', 'w').write('\n'.join(photos[:9]))
+    with pytest.raises(SystemExit): query('photos', '--labels', 'labels.csv', '--exclude', 'aside.txt')
+    assert 'aside.txt puts aside every image that has a label.' in capsys.readouterr().err
+
+def test_a_file_of_labels_that_were_drawn_is_not_to_grow(photos, capsys):
+    embed_at_random(photos)
+    pd.DataFrame(dict(image=photos[:9], label='cat')).to_csv('first.csv', index=False)
+    query('photos', '--labels', 'first.csv', '--classes', 'cat,dog', '--embeddings', 'z.npz', '--drawn', 'first.csv')
+    assert 'What is labelled later belongs in another file than first.csv.' in capsys.readouterr().out
 
 @pytest.mark.parametrize('drawn, words, says', [
-    ('all', [], 'drawn.txt names all images: it is to name those that were drawn at random from them.'),
+    ('all', [], 'drawn.txt names all images, for a row without a label counts too: it is to name those that were drawn at random from them.'),
     ('none', [], 'drawn.txt names no image that is left'),
     ('aside', ['--exclude', 'aside.txt'], 'drawn.txt names no image that is left'),
     ('gone', [], 'The folder has no image gone.png'),
@@ -423,7 +446,7 @@ def test_what_cannot_have_been_drawn(photos, capsys, drawn, words, says):
     with pytest.raises(SystemExit): query('photos', '--labels', 'labels.csv', '--embeddings', 'z.npz', '--drawn', 'drawn.txt', *words, *skip)
     assert says in capsys.readouterr().err and not os.path.exists('next.csv')
 
-@pytest.mark.parametrize('text, says', [(None, 'There is no file aside.txt.'), ('00.png', 'The folder has no image 00.png: did you mean 00 #.png?'), ('all', 'aside.txt names all images: nothing is left to choose from.')])
+@pytest.mark.parametrize('text, says', [(None, 'There is no file aside.txt.'), ('00.png', 'The folder has no image 00.png: did you mean 00 #.png?'), ('all', 'aside.txt names all images: nothing is left.')])
 def test_what_cannot_be_put_aside(photos, capsys, text, says):
     if text: open('aside.txt', 'w').write('\n'.join(photos) if text == 'all' else text)
     with pytest.raises(SystemExit): query('photos', '--labels', 'labels.csv', '--exclude', 'aside.txt')

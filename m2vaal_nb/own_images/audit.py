@@ -83,19 +83,19 @@ def audited_images(
     order:np.ndarray, # Ids in the audit's order
     budget:int, # Images to choose, at least 1; all that are left where it is larger
     method:str='margin', # Slug of a method
-    share:float=.2, # Of the labels that the audit gets, .01 to 1
+    share:float|None=.2, # Of the labels that the audit gets, .01 to 1; None where it gets all that the order names
     seed:int=0, # Run seed
     **changes, # Fields of the protocol, such as steps=800
 )->pd.DataFrame: # Columns id, predicted, probability, score, audit; those of the audit first
     "The images to label next, a part of them drawn at random."
-    left = order[~np.isin(order, pool.labelled)]
-    if not len(left): raise ValueError("All images are labelled: there is nothing to choose.")
+    left, n_left = order[~np.isin(order, pool.labelled)], len(pool.unlabelled)
+    if not n_left: raise ValueError("All images are labelled: there is nothing to choose.")
     method = method_for(method, pool.x.ndim == 2)
-    query_protocol(budget, len(left), method, seed, **changes)
-    n = served(budget, len(left))
-    n_drawn = audit_part(len(pool.labelled), n, share)
+    query_protocol(budget, n_left, method, seed, **changes)
+    n = served(budget, n_left)
+    n_drawn = len(left) if share is None else audit_part(len(pool.labelled), n, share)
     if pool.x.ndim == 4 and not len(pool.labelled): n_drawn = n
-    drawn = left[:n_drawn]
+    drawn = left[:min(n, n_drawn)]
     chosen = pd.DataFrame(columns=['id', 'predicted', 'probability', 'score'])
     if len(drawn) < n:
         others = replace(pool, ids=np.setdiff1d(pool.ids, drawn))
@@ -157,10 +157,9 @@ def one_fold(
     names = np.array(pool.classes, object)
     y, probability = pool.y[test], at_temperature(said['all'], tau).amax(-1).numpy()
     rights = {name: rows == y for name,rows in guess.items()}
-    largest = np.bincount(pool.y[sets['all']]).argmax()       # of the others, for who always names it
     return pd.DataFrame(dict(
         id=pool.labelled[test], label=names[y], predicted=names[guess['all']],
-        probability=probability, largest=y == largest, **rights))
+        probability=probability, **rights))
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10037
 LEAST = 10 # Images that are enough to say something of the folder, or of a class
@@ -183,7 +182,8 @@ def cross_fit(
         test, rest = audit[fold_of == k], audit[fold_of != k]
         g = np.random.default_rng([seed, k])
         sets = dict(learned_from(others, rest, parts, g))
-        tables.append(one_fold(pool, p, seed, sets, test))
+        largest = np.bincount(pool.y[rest]).argmax()         # of other random labels, for who always names it
+        tables.append(one_fold(pool, p, seed, sets, test).assign(largest=pool.y[test] == largest))
     table = pd.concat(tables).set_index('id').loc[measure].reset_index()
     return Audit(table, {name: len(train) for name,train in sets.items()}, len(pool.ids), pool.classes)
 
@@ -219,13 +219,13 @@ def how_accurate(
     found = class_table(audit)
     fine, few = found[found.n >= LEAST], found[found.n < LEAST]
     classes = [f'{c.Index} {c.right} of {c.n} ({c.low:.0%} to {c.high:.0%})' for c in fine.itertuples()]
-    others = [f'{c.Index} {c.n}' for c in few.itertuples()]
+    others = [f'{c.Index} {c.right} of {c.n}' for c in few.itertuples()]
     drawn = 'all {} images' if n == audit.n_images else '{} images drawn at random'
     said = [f'Accuracy {right/n:.0%} ({low:.0%} to {high:.0%}), measured on {drawn.format(n)}, '
             'each predicted by a model that had not seen it.',
-            f'Always naming the class with most labels would be right for {audit.table.largest.sum()} of {n}.']
+            f'Always naming the most frequent class would be right for {audit.table.largest.sum()} of {n}.']
     if classes: said.append(f'By class: {listed(classes)}.')
-    if others: said.append(f'Classes with fewer than {LEAST} of these images: {listed(others)}.')
+    if others: said.append(f'Fewer than {LEAST} images, too few to say how good: {listed(others)}.')
     return said
 
 # %% ../../nbs/own_images/audit.ipynb #fbe7b7e7
@@ -268,7 +268,8 @@ def how_sure(
 HELPS = 'Choosing helps here'
 TOO_EARLY = 'It is too early to say whether choosing helps here'
 NO_GAIN = 'No gain by choosing is seen here'
-LEANS = 'This comparison leans against choosing, so that is no proof that there is none.'
+LEANS = ('This comparison leans against choosing, for chosen labels complete the random ones and are judged '
+         'without them: that is no proof that there is none.')
 
 ENOUGH = 30 # Images of an audit: fewer cannot say that choosing gains nothing, or that more labels help
 LUCK = 1.15 # How much wider the luck of the labels makes the interval
@@ -304,11 +305,11 @@ def does_choosing_help(
     if 'chosen' not in audit.sizes: return f'{TOO_EARLY}: there is no label outside the audit yet.'
     gains = audit.table.chosen.astype(int) - audit.table.random
     n, by = audit.sizes['chosen'], in_points(*gain_by_choosing(gains))
-    verdict = whether_choosing(gains)
+    verdict, labels = whether_choosing(gains), 'labels from outside the audit, taken for chosen ones,'
     if verdict != HELPS and len(gains) < ENOUGH: return too_few('choosing helps here', len(gains))
-    said = (f'{verdict}: {n} labels from outside the audit, taken for chosen ones, '
-            f'instead of {n} random ones change accuracy by {by}.')
-    return f'{said} {LEANS}' if verdict == NO_GAIN else said
+    no_more = f'{n} {labels} alone are not seen to teach more than {n} random ones. {LEANS}'
+    if verdict == NO_GAIN: return f'{verdict}: {no_more}'
+    return f'{verdict}: {n} {labels} instead of {n} random ones change accuracy by {by}.'
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10054
 NO_BETTER = ('These labels cannot tell whether more would help: predictions are not clearly better than always naming '

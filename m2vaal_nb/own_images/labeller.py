@@ -239,6 +239,7 @@ def beside(
     "Where images are put aside."
     return Path(labels).resolve().with_suffix('.aside.txt') if exclude is None else Path(exclude).resolve()
 
+# %% ../../nbs/own_images/labeller.ipynb #7717f5b6
 class LabelQueue(Queue):
     "Images that wait for a label, the CSV that keeps the labels, and a text for those that nobody can label."
     def __init__(self,
@@ -253,6 +254,8 @@ class LabelQueue(Queue):
         self.hints = hints_of(todo, self.paths)
         self.file = LabelFile(Path(labels).resolve(), self.paths)
         self.aside = AsideFile(beside(labels, exclude), self.paths)
+        if self.aside.path == self.file.path:
+            raise ValueError(f"{self.file.path.name} keeps the labels: put aside elsewhere.")
         check_labels(self.file, self.classes)
         shown = [image for image in self.hints if image not in self.aside.images]
         waiting = [image for image in shown if not self.file.label_of(image)]

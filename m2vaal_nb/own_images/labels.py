@@ -83,16 +83,18 @@ def read_names(
     return names_in(text.lines)
 
 def images_in(
-    file:str|Path|None, # Names images; None for none
+    files, # Names images, or a list of such files; None for none
     paths:list, # Images of the folder
     skip:bool=False, # Are names left out whose image is not there?
 )->set: # Of these
-    "The images of a folder that a file names."
-    if file is None: return set()
-    names = read_names(file)
-    if skip: names = [name for name,ends in all_endings(names, paths).items() if ends]
-    try: return {*match_paths(names, paths).values()}
-    except ValueError as e: raise ValueError(f"{file}: {e}") from None
+    "The images of a folder that files name."
+    found = set()
+    for file in [files] if isinstance(files, (str, Path)) else files or []:
+        names = read_names(file)
+        if skip: names = [name for name,ends in all_endings(names, paths).items() if ends]
+        try: found |= {*match_paths(names, paths).values()}
+        except ValueError as e: raise ValueError(f"{file}: {e}") from None
+    return found
 
 # %% ../../nbs/own_images/labels.ipynb #a481a206
 def listed(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SURE', 'read_logs', 'class_names', 'start_of', 'of_sweep', 'of_queries', 'accuracy_by_class', 'worst_classes',
-           'plot_by_class', 'compared', 'of_accuracy', 'figures', 'make_figures', 'claims_table']
+           'plot_by_class', 'meant', 'compared', 'of_classes', 'of_accuracy', 'figures', 'make_figures', 'claims_table']
 
 # %% ../../nbs/paper/report.ipynb #46b52602
 import warnings
@@ -104,7 +104,10 @@ def accuracy_by_class(
     "What the classifiers know in the end, mean over seeds; `ValueError` for logs without the accuracies of classes."
     last = runs[runs.n_labelled == runs.n_labelled.max()]
     last = balanced(last[last.test_class_acc.notna()])
-    of_class = pd.DataFrame(last.test_class_acc.tolist(), index=last.index, columns=class_names(runs), dtype=float)
+    heads = class_names(runs)
+    if 'test_class_n' in runs and len(said := runs.test_class_n.dropna()):
+        heads = [f'{name} ({n})' for name,n in zip(heads, said.iloc[0])]
+    of_class = pd.DataFrame(last.test_class_acc.tolist(), index=last.index, columns=heads, dtype=float)
     of_class.insert(0, 'balanced', last.test_acc, allow_duplicates=True)        # a class may be called so
     return 100*of_class.groupby(last.method).mean().loc[methods_in(last)]
 
@@ -141,20 +144,49 @@ def plot_by_class(
 SURE = (
     'no seed in common',
     'of one seed, which may be chance: run more (--seeds 0-4)',
-    'with intervals of 95%')
+    'of two seeds, too few to decide: run more (--seeds 0-4)',
+    'with intervals of 95%, paired by seed')
+
+def meant(
+    name:str|None, # A method, or the sampler of one alone; None for none
+    runs:pd.DataFrame, # A row a round, of one experiment
+)->str|None: # Slug of a method; None where none is meant
+    "Which method of an experiment a name stands for."
+    sampler_of = {m: p['sampler'].split('@')[0] for m,p in runs.groupby('method').protocol.first().items()}
+    fits = [m for m,sampler in sampler_of.items() if sampler == name]
+    return name if name in sampler_of else fits[0] if len(fits) == 1 else None
 
 def compared(
-    runs:pd.DataFrame, # A row a round, of an experiment's finished runs
+    runs:pd.DataFrame, # A row a round
     measure:str, # What is compared
     against:str|None=None, # Method that others are compared with; by default random picks
 )->tuple: # A heading that says how far the table can be trusted; the table
-    "How far methods are ahead of others, over the budget."
-    there = against if against in set(runs.method) else None
-    table = over_budget(runs, there).round(2)
-    what = f'{measure} in percent averaged over {runs.n_labelled.min()} to {runs.n_labelled.max()} labels'
-    if against and not there: what += f'; no finished run is of {against}'
+    "How far methods are ahead of others, over the budget of the runs that have come furthest."
+    done = finished(runs)
+    there = meant(against, done)
+    table = over_budget(done, there).round(2)
+    what = f'{measure} in percent averaged over {done.n_labelled.min()} to {done.n_labelled.max()} labels'
+    n, n_done = (len(r.drop_duplicates(['method', 'seed'])) for r in (runs, done))
+    if n_done < n: what += f'; {n - n_done} of {n} runs have come less far and are left out'
+    if against and not there: what += f'; none of these is of {against}'
     if table.of.isna().all(): return what, table
-    return f"{what}; ahead of {there or 'random picks'}, {SURE[min(2, table.pairs.max())]}", table
+    return f"{what}; ahead of {there or 'random picks'}, {SURE[min(3, table.pairs.max())]}", table
+
+# %% ../../nbs/paper/report.ipynb #76ce6927
+def of_classes(
+    name:str, # Name of the experiment
+    runs:pd.DataFrame, # A row a round, of an experiment's finished runs
+)->Iterator: # Of (name, figure or None, table or None)
+    "The accuracy of each class in the end, where logs have it."
+    last = runs[runs.n_labelled == runs.n_labelled.max()]
+    if 'test_class_acc' not in last or last.test_class_acc.isna().all(): return
+    table, n = accuracy_by_class(runs), last.groupby('method').seed.nunique()
+    seeds = f'{n.min()}' if n.min() == n.max() else f'{n.min()} to {n.max()}'
+    what = f"{name}, accuracy of classes in percent after {last.n_labelled.iloc[0]} labels, seeds a method: {seeds}"
+    fig = plot_by_class(table)
+    fig.suptitle(caption(what, 120), fontsize=9)
+    yield f'{name}_by_class', fig, None
+    yield f'{what}; of as many test images as stand in brackets', None, worst_classes(table).round(1)
 
 def of_accuracy(
     name:str, # Name of the experiment
@@ -168,14 +200,10 @@ def of_accuracy(
     fig = plot_curves(runs, f'{name}: {start_of(runs)}')
     fig.axes[0].set_ylabel(named(fig.axes[0].get_ylabel()))
     yield stem, fig, accuracy_table(runs).rename_axis(index=named)
-    done = finished(runs)
     if runs.n_labelled.nunique() > 1:
-        says, table = compared(done, measure, against)
+        says, table = compared(runs, measure, against)
         yield f'{name}, {says}', None, table
-    last = done[done.n_labelled == done.n_labelled.max()]
-    if 'test_class_acc' in last and last.test_class_acc.notna().any():
-        table = accuracy_by_class(done)
-        yield f'{stem}_by_class', plot_by_class(table), worst_classes(table).round(1)
+    yield from of_classes(name, finished(runs))
 
 # %% ../../nbs/paper/report.ipynb #f2b6c0e4
 def figures(
@@ -187,7 +215,8 @@ def figures(
     results = Path(results)
     runs, sweeps = read_logs(results, by_class)
     methods = sorted({m for r in runs.values() for m in r.method})
-    if against is not None and methods: as_name(against, methods, 'method')
+    if methods and against is not None and not any(meant(against, r) for r in runs.values()):
+        as_name(against, methods, 'method')
     for name,r in runs.items(): yield from of_accuracy(name, r, against, by_class)
     if by_class: return
     for name,r in runs.items(): yield from of_queries(name, r)
