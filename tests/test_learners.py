@@ -137,8 +137,9 @@ def test_a_run_keeps_the_contract_of_the_log(method, few, tiny, tmp_path):
     assert [l['n_labelled'] for l in lines] == [20, 28, 32] and [len(l['queried']) for l in lines] == [8, 4, 0]
     pool, val = start_pool(few, p, 3)
     assert lines[0]['initial'] == pool.labelled.tolist() and lines[0]['classes'] == list(few.classes)
-    assert lines[1].keys() == lines[0].keys() - {'initial', 'classes'}
-    share = np.bincount(few.y_test, minlength=10)/len(few.y_test)
+    n_test = np.bincount(few.y_test, minlength=10)
+    assert lines[1].keys() == lines[0].keys() - {'initial', 'classes', 'test_class_n'} and lines[0]['test_class_n'] == n_test.tolist()
+    share = n_test/n_test.sum()
     for i,l in enumerate(lines):
         assert {'protocol', 'method', 'seed', 'round', 'n_labelled', 'train_loss', 'test_acc', 'val_acc', 'queried', 'queried_wrong', 'queried_classes',
                 'd_acc', 'd_auc', 'versions', 'host', 'timing'} <= l.keys()

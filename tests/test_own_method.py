@@ -457,7 +457,7 @@ def test_embeddings_are_a_dataset(embedded, capsys, workers):
     on_embeddings(workers=workers)
     on_embeddings(workers=workers)
     said = capsys.readouterr().out
-    assert 'photos: 180 images of 3 classes (a, b, c), as 12 features; 36 of them' in said and '4 of 4 rounds were there already' in said
+    assert 'photos: 180 images of 3 classes (a 60, b 60, c 60), as 12 features; 36 of them' in said and '4 of 4 rounds were there already' in said
     runs = read_results('out/learned_4-photos')
     assert set(runs.method) == {'linear_random', 'linear_doubt_area'} and runs.test_acc.min() > .5
     dataset, = runs.protocol.map(lambda p: p['dataset']).unique()

@@ -181,12 +181,13 @@ def of_classes(
     last = runs[runs.n_labelled == runs.n_labelled.max()]
     if 'test_class_acc' not in last or last.test_class_acc.isna().all(): return
     table, n = accuracy_by_class(runs), last.groupby('method').seed.nunique()
-    seeds = f'{n.min()}' if n.min() == n.max() else f'{n.min()} to {n.max()}'
-    what = f"{name}, accuracy of classes in percent after {last.n_labelled.iloc[0]} labels, seeds a method: {seeds}"
+    seeds = ' to '.join(dict.fromkeys([f'{n.min()}', f'{n.max()}']))
+    what = f"{name}, accuracy of classes in percent after {last.n_labelled.iloc[0]} labels (seeds: {seeds})"
     fig = plot_by_class(table)
     fig.suptitle(caption(what, 120), fontsize=9)
     yield f'{name}_by_class', fig, None
-    yield f'{what}; of as many test images as stand in brackets', None, worst_classes(table).round(1)
+    known = '; in brackets: images of the test set' if 'test_class_n' in runs else ''
+    yield f'{what}{known}', None, worst_classes(table).round(1)
 
 def of_accuracy(
     name:str, # Name of the experiment
