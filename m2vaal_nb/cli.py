@@ -17,7 +17,6 @@ from glob import glob
 from inspect import signature
 from pathlib import Path
 
-import numpy as np
 from fastcore.script import anno_parser, call_parse
 
 from .foundations.files import write_whole
@@ -202,6 +201,7 @@ def seen(
     p, # Protocol of an experiment on them
 )->str:
     "What there is, and what becomes of it."
+    import numpy as np
     from m2vaal_nb.own_images.labels import listed
     n_test, name = len(data.x_test), p.dataset.split('@')[0]
     if data.x.ndim == 2: how = f'as {data.x.shape[1]} features'

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'ALL_KINDS', 'SEPARATORS', 'NEEDS', 'check_utf8', 'image_paths', 'Text', 'is_utf8', 'likely_encoding',
            'read_text', 'encoding_note', 'Header', 'header_of', 'check_columns', 'csv_header', 'Row', 'check_row',
-           'check_once', 'csv_rows', 'rows_by_path', 'split_names', 'as_classes']
+           'check_once', 'csv_rows', 'rows_by_path', 'split_names', 'each_of', 'as_classes']
 
 # %% ../../nbs/own_images/files.ipynb #777e017c
 import codecs, csv, io, os, re
@@ -227,6 +227,13 @@ def split_names(
         raise ValueError(f"{text} is not a list of names with commas between them, "
                          "those that hold a comma in quotes.") from None
     return [name for cell in cells if (name := normal_name(cell))]
+
+# %% ../../nbs/own_images/files.ipynb #604fd202
+def each_of(
+    files, # A name or a path, or several
+)->list:
+    "One file or several, as a list."
+    return [files] if isinstance(files, (str, Path)) else list(files)
 
 # %% ../../nbs/own_images/files.ipynb #db702dbd
 def as_classes(

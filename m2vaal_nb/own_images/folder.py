@@ -29,7 +29,7 @@ from .audit import (
     LEAST, Audit, audit_ids, audit_run, audit_says, audited_images, cross_fit, n_trainings)
 from .embeddings import (
     Embeddings, for_images, images_sha, made_by, read_embeddings)
-from .files import ALL_KINDS, image_paths
+from .files import ALL_KINDS, each_of, image_paths
 from .images import how_seen, notes_on, see_images, square
 from .labels import images_in, listed, read_labels
 from .pixels import folder_picture
@@ -88,7 +88,7 @@ def file_names(
     files, # One, or a list
 )->str:
     "What is said of files."
-    return str(files) if isinstance(files, (str, Path)) else ', '.join(map(str, files))
+    return ', '.join(map(str, each_of(files)))
 
 def of_chance(
     known:Known, # Of the folder
@@ -102,8 +102,8 @@ def of_chance(
         raise ValueError(f"{drawn} names all images, for a row without a label counts too: {must} from them.")
     labelled = sum(y >= 0 and path in known.drawn for path,y in zip(known.paths, known.y_N))
     others = f', and the other {n - labelled} are the first to be labelled' if labelled < n else ''
-    files = [labels] if isinstance(labels, (str, Path)) else labels
-    same = f' What is labelled later belongs in another file than {drawn}.' if drawn in map(str, files) else ''
+    is_same = drawn in map(str, each_of(labels))
+    same = f' What is labelled later belongs in another file than {drawn}.' if is_same else ''
     return f'{n} images were drawn at random ({drawn}); {labelled} of them are labelled{others}.{same}'
 
 # %% ../../nbs/own_images/folder.ipynb #95ce2159

@@ -18,7 +18,7 @@ import numpy as np
 from ..foundations.names import (
     all_endings, did_you_mean, is_slip, left_out, loose_name, match_paths, normal_name, reread, without_image)
 from ..interop.label_studio import is_export, read_export
-from .files import as_classes, csv_rows, encoding_note, read_text, rows_by_path
+from .files import as_classes, csv_rows, each_of, encoding_note, read_text, rows_by_path
 
 # %% ../../nbs/own_images/labels.ipynb #6eda1bab
 def gone_note(
@@ -89,7 +89,7 @@ def images_in(
 )->set: # Of these
     "The images of a folder that files name."
     found = set()
-    for file in [files] if isinstance(files, (str, Path)) else files or []:
+    for file in () if files is None else each_of(files):
         names = read_names(file)
         if skip: names = [name for name,ends in all_endings(names, paths).items() if ends]
         try: found |= {*match_paths(names, paths).values()}
@@ -244,7 +244,7 @@ def all_sources(
     skip:bool=False, # Are labels left out whose image is not there?
 )->list: # Pairs of a source and its labels
     "The labels of each source, called by the names that were meant."
-    sources = [sources] if isinstance(sources, (str, Path)) else list(sources)
+    sources = each_of(sources)
     def read(source): return (folder_labels(paths, classes, say) if source == 'folders'
                               else file_labels(source, paths, say, skip))
     given = [(source, read(source)) for source in sources]
