@@ -81,7 +81,7 @@ def parse_seeds(text:str)->list:
 def given(**options)->dict: # Those that were given, as whole numbers
     "Options that are whole numbers, or were left out (None)."
     there = {k: v for k,v in options.items() if v is not None}
-    return {k: parse_int(v, f'--{k}') for k,v in there.items()}
+    return {k: parse_int(v, f"--{k.replace('_', '-')}") for k,v in there.items()}
 
 # %% ../nbs/cli.ipynb #9d3d09d5
 def with_dashes(
@@ -250,6 +250,9 @@ def m2vaal_run(
     name:str, # Experiment, one of these
     methods:str=None, # With commas: random,mine=classifier+my.py:ratio; or as in the figure. m2vaal_methods has all
     seeds:str='0', # Whole numbers, such as 0,1 or 0-9
+    n_init:str=None, # Labels to start from; by default the experiment's, fewer where a folder has fewer images
+    budget:str=None, # Labels that a query buys; likewise
+    max_labels:str=None, # Labels at the end; likewise
     rounds:str=None, # Stop after so many queries; by default where the paper stops
     steps:str=None, # Training steps in a round; by default the experiment's
     dataset:str=None, # fashion_mnist, mnist, cifar10, a folder (a subfolder of images a class), or its embeddings
@@ -263,14 +266,14 @@ def m2vaal_run(
     tensorboard:str=None, # Event files for TensorBoard go to TENSORBOARD/NAME
 ):
     """Run an experiment, or go on with it from its logs: fig2a, fig2b, fig2b_random, fig4, fig4_large, mnist,
-    mnist_balanced, short_2b, long_2b, long_2a, long_4, tuning, tuning_alpha, stability, longer,
-    longer_2a, sensitivity, demo, or, on features learned once, learned_2b, learned_4,
-    learned_2b_1, learned_2b_2, learned_4_1, learned_4_2, learned_2b_mnist, learned_4_mnist,
-    learned_0, learned_2b_250, learned_4_10,
+    mnist_balanced, short_2b, long_2b, long_2a, long_4, tuning, tuning_alpha, stability, longer, longer_2a,
+    sensitivity, demo, or, on features learned once, learned_2b, learned_4, learned_2b_1, learned_2b_2,
+    learned_4_1, learned_4_2, learned_2b_mnist, learned_4_mnist, learned_0, learned_2b_250, learned_4_10,
     learned_4_balanced, learned_4_noisy, learned_4_tail, learned_4_propagation, learned_4_m1m2,
     learned_4_m1m2_graph, trust_2b or trust_4."""
     with one_sentence_errors('m2vaal_run', GOES_ON):
-        changes, pixels = given(rounds=rounds, steps=steps), given(size=size).get('size')
+        changes, pixels = given(budget=budget, rounds=rounds, steps=steps), given(size=size).get('size')
+        sizes = given(n_init=n_init, max_labels=max_labels)
         grids_of(name, methods, seeds, **changes)         # a wrong word is told before images are read
         from m2vaal_nb.own_images.labelled_folder import LEARNED_SIDE, first_classes, in_features, representation_of
         base = representation_of(name, dataset)
@@ -280,11 +283,10 @@ def m2vaal_run(
         if base and pixels is None and Path(dataset).is_dir(): pixels = LEARNED_SIDE
         images = other_images(dataset, pixels)
         if init_classes is not None: changes['init_classes'] = first_classes(split_names(init_classes), name, images)
-        def planned(known): return grids_of(name, methods, seeds, (known, images[1]), **changes)
+        def planned(known): return grids_of(name, methods, seeds, (known, images[1]), **changes | sizes)
         looks = dict(flip=not no_flip, recolour=not no_recolour)
         known, data = in_features(base, images, planned, say, **looks) if base else images
-        grids = planned(known)
-        do_grids(grids, Path(out), workers, device, data, tensorboard)
+        do_grids(grids := planned(known), Path(out), workers, device, data, tensorboard)
         logs = Path(out)/[*grids][0].split('/')[0]
         say(f'Logs: {logs}. Table and figure: m2vaal_figures --results {out}')
 

@@ -88,6 +88,26 @@ def test_the_command_outside_the_checkout_and_its_figures(photos):
     assert drawn.returncode == 0 and 'mine' in drawn.stdout and Path('figures/fig2b-photos.png').stat().st_size > 10_000
     assert 'Section' not in drawn.stdout            # these results say nothing about the paper's claims
 
+@pytest.mark.parametrize('sizes, labels', [
+    (dict(n_init='10', budget='7'), [10, 17]), (dict(n_init='3', budget='500', max_labels='12'), [3, 12]),
+    (dict(max_labels='28'), [27, 28]), (dict(budget='1'), None)])
+def test_sizes_of_ones_own(photos, sizes, labels):
+    "What is given counts, and everything else is fitted to the folder."
+    small('random', workers='1', out='as it is')
+    small('random', workers='1', **sizes)
+    fitted, found = ([line['n_labelled'] for line in read_log(Path(out)/'fig2b-photos/random-0.jsonl')] for out in ('as it is', 'out'))
+    n = fitted[0]
+    assert found == (labels or [n, n + 1])
+
+@pytest.mark.parametrize('sizes, says', [
+    (dict(budget='0'), '`budget` is 0'), (dict(n_init='few'), "--n-init: 'few' is not a whole number"),
+    (dict(n_init='0'), 'needs a label to begin'), (dict(n_init='-1'), '`n_init` is -1'),
+    (dict(max_labels='5'), '`max_labels` is 5: it must be at least `n_init`'), (dict(max_labels='120'), 'the pool has')])
+def test_sizes_that_cannot_be(photos, sizes, says, capsys):
+    with pytest.raises(SystemExit): small('random', workers='1', **sizes)
+    err = capsys.readouterr().err
+    assert says in err and err.count('\n') == 1 and not [*Path('out').rglob('*.jsonl')]
+
 def test_a_changed_file_is_another_run(photos, capsys):
     small(MINE, workers='1')
     log = Path('out/fig2b-photos/mine-0.jsonl')
