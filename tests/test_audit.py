@@ -13,8 +13,8 @@ from m2vaal_nb.own_images import audit as module
 from m2vaal_nb.own_images.query import label_folds, predictions
 from m2vaal_nb.own_images.audit import (
     LEAST, NO_BETTER, OTHER_NET, Audit, agreement, audit_ids, audit_order, audit_part, audit_run, audit_says,
-    audited_images, calibration, class_table, cross_fit, curve, does_choosing_help, how_accurate, how_sure,
-    label_probabilities, learned_from, sure_table, suspects, when_to_stop, whether_choosing, wilson)
+    audited_images, calibration, class_table, cross_fit, curve, how_accurate, how_sure, label_probabilities, parts_of,
+    sure_table, suspects, when_to_stop, wilson)
 from m2vaal_nb.own_images.folder import COLUMNS, Known, Query, measuring, query_folder
 from m2vaal_nb.own_images.pixels import folder_picture
 from m2vaal_nb.own_images.query import known_pool
@@ -175,14 +175,21 @@ def test_nothing_is_judged_that_was_learned_from(n, monkeypatch):
         return predictions(pool, p, seed, train, test)
     monkeypatch.setattr(module, 'predictions', record)
     found = cross_fit(pool, measure, protocol_for(Protocol(), LINEAR))
-    assert found.table.id.tolist() == measure.tolist() and len(seen) == 30
-    tests = [tests for _,tests in seen[::6]]
+    assert found.table.id.tolist() == measure.tolist() and len(seen) == 20
+    tests = [tests for _,tests in seen[::4]]
     assert set().union(*tests) == set(measure) and sum(map(len, tests)) == n
-    for i in range(0, 30, 6):
-        (*_, (half, test), (whole, _), (random, _), (chosen, _)) = seen[i:i+6]
-        assert whole == set(pool.labelled) - test and half < whole and not (whole | random | chosen) & test
-        assert random <= set(measure) - test and not chosen & set(measure)
-        assert len(random) == len(chosen) == min(60 - n, n - len(test))
+    for i in range(0, 20, 4):
+        eighth, quarter, half, whole = [train for train,_ in seen[i:i+4]]
+        assert whole == set(pool.labelled) - seen[i][1] and eighth < quarter < half < whole
+
+def test_the_parts_of_a_curve():
+    "Each is as large as it says, rounded up, and the order of the labels does not matter."
+    parts = dict(third=1/3, all=1.)
+    for n in range(1, 8):
+        sets = parts_of(np.arange(n), parts, np.random.default_rng(n))
+        assert len(sets['third']) == -(-n//3) and sorted(sets['all']) == [*range(n)]
+    firsts = [parts_of(np.arange(6), parts, np.random.default_rng(s))['third'][0] for s in range(600)]
+    assert min(np.bincount(firsts, minlength=6)) > 60
 
 def test_labels_that_say_nothing_are_not_predicted():
     "Of labels by chance, no more than chance is right, though models know their own by heart."
@@ -192,13 +199,11 @@ def test_labels_that_say_nothing_are_not_predicted():
     found = cross_fit(pool, pool.ids[:150], protocol_for(Protocol(), LINEAR))
     low, high = wilson(found.table['all'].sum(), 150)
     assert low < .5 < high and high - low < .17
-    assert 'too early' in does_choosing_help(found)
 
-def test_without_chosen_labels_there_is_nothing_to_compare():
+def test_an_audit_of_all_labels():
     pool, _ = blobs()
     found = cross_fit(pool, pool.labelled, protocol_for(Protocol(), LINEAR))
     assert {*found.sizes} == {'eighth', 'quarter', 'half', 'all'}
-    assert 'no label outside the audit' in does_choosing_help(found)
     with pytest.raises(ValueError, match='The audit has 9 images: it needs 10.'): cross_fit(pool, pool.labelled[:9], protocol_for(Protocol(), LINEAR))
 
 def test_an_audit_of_images():
@@ -207,7 +212,7 @@ def test_an_audit_of_images():
     pool = known_pool(x, y, 'ab')
     p = protocol_for(Protocol(steps=1), 'margin')
     found = cross_fit(pool, pool.labelled[:12], p)
-    assert {*found.sizes} == {'half', 'all', 'random', 'chosen'} and len(found.table) == 12
+    assert {*found.sizes} == {'half', 'all'} and len(found.table) == 12
     assert len(curve(found)) == 2
     told = findings(pool, names_of(pool), audited_images(pool, pool.ids, 5, 'margin', steps=1), p, audit=found)
     text = page(told)
@@ -221,7 +226,7 @@ def table_of(right, labels=None):
     labels = ['cat']*len(right) if labels is None else labels
     right = np.array(right, bool)
     t = pd.DataFrame(dict(id=range(len(right)), label=labels, predicted=np.where(right, labels, 'other'), probability=.5, largest=False, **{'all': right}))
-    return Audit(t.assign(half=right, random=right, chosen=right), dict(half=10, all=20, random=5, chosen=5), 100)
+    return Audit(t.assign(half=right), dict(half=10, all=20), 100)
 
 @pytest.mark.parametrize('n, says', [(9, False), (10, True), (11, True)])
 def test_a_class_needs_ten(n, says):
@@ -234,19 +239,6 @@ def test_a_class_needs_ten(n, says):
 def test_intervals_are_those_of_the_books():
     assert np.allclose(wilson(8, 10), (.4901625, .9433178), atol=1e-6)
     assert wilson(0, 5)[0] == 0 and wilson(5, 5)[1] == 1
-    for verdict, gains in {'Choosing helps': [1]*9 + [0]*20, 'No gain': [-1]*9 + [0]*20, 'No gain by': [0]*1000, 'too early': [1, 0, -1]}.items():
-        assert verdict in whether_choosing(gains)
-
-@pytest.mark.parametrize('random, chosen, says, leans', [(0, 30, 'Choosing helps here: ', False), (30, 0, 'No gain by choosing is seen here: ', True), (5, 5, 'It is too early', False)])
-def test_no_verdict_against_choosing(random, chosen, says, leans):
-    "And what is compared is called what it is: labels from outside the audit."
-    found = table_of([1]*60)
-    right = dict(random=[1]*random + [0]*(60 - random), chosen=[0]*(60 - chosen) + [1]*chosen)
-    said = does_choosing_help(replace(found, table=found.table.assign(**{name: np.array(r, bool) for name,r in right.items()})))
-    how = 'alone are not seen to teach more than' if leans else 'instead of'
-    assert said.startswith(says) and f'5 labels from outside the audit, taken for chosen ones, {how} 5 random ones' in said
-    assert ('points' in said) != leans                              # a number would be taken for a loss
-    assert ('leans against choosing' in said) == leans and 'not help' not in said
 
 def test_the_curve_and_the_rule():
     found = table_of([1]*80 + [0]*20)
@@ -441,7 +433,7 @@ def test_a_page_can_be_read():
     told = told_of()
     read = check_page(page(told))
     text = ' '.join(read.texts)
-    for says in ('60 of 120 images are labelled', 'Accuracy ', 'When to stop', 'Does choosing help here?', 'drawn at random, to measure',
+    for says in ('60 of 120 images are labelled', 'Accuracy ', 'When to stop', 'of all images', 'drawn at random, to measure',
                  'most like it', 'stands for', 'Nearly the same as another', 'may be wrong',
                  '20 images: 4 drawn at random, the others chosen by linear_doubt_area.', 'doubt 0.'): assert says in text
     assert read.tags.count('img') >= 20 and 'predicted' not in text.split('drawn at random, to measure')[1]
@@ -517,7 +509,7 @@ def test_an_audit_of_pixels_says_what_it_costs(shades):
     labels = label(shades, pd.DataFrame(dict(image=shades.index[audit_order(shades.index)[:14]])))
     said = []
     query_folder('photos', labels, 4, audit=.5, report='r.html', steps=1, say=said.append)
-    assert 'The audit takes 12 trainings.' in said
+    assert 'The audit takes 6 trainings.' in said
     assert 'data:image/jpeg' in Path('r.html').read_text() and 'stands for' in Path('r.html').read_text()
     everything = label(shades, pd.DataFrame(dict(image=shades.index)))
     query_folder('photos', everything[-1:], 4, audit=.5, report='r.html', steps=1, out='never.csv', say=said.append)

@@ -169,14 +169,16 @@ def chosen_now(
     budget:int=20, # Images to choose; all that are left where these are fewer
     audit:float|None=None, # Part of the labels that is drawn at random, such as .2, so that m2vaal_query can measure
     exclude:str|Path|None=None, # A file that names images to put aside; need not be there yet
+    drawn=None, # A file that names images which were drawn at random, or a list of files: they come first
 )->dict: # Path -> predicted class or '', as picked
     "What a query on embeddings would have labelled next."
     from m2vaal_nb.own_images.folder import Query, choose, embedded_pool, known_folder
     given = [labels] if Path(labels).exists() else []
     if exclude is not None and not Path(exclude).exists(): exclude = None
-    known, shown = known_folder(folder, given, classes, embeddings, True, exclude), {*image_paths(folder)}
-    if audit is not None and (hidden := [path for path in known.paths if path not in shown]):
-        raise ValueError(f"{len(hidden)} of {len(known.paths)} images cannot be shown here and would hold up an audit: "
+    known, shown = known_folder(folder, given, classes, embeddings, True, exclude, drawn), {*image_paths(folder)}
+    measured = known.drawn if audit is None else known.paths
+    if hidden := [path for path in measured if path not in shown]:
+        raise ValueError(f"{len(hidden)} of {len(measured)} images cannot be shown here and would hold up an audit: "
                          f"{listed(hidden, 3)}; put them aside, here and in m2vaal_query (exclude).")
     known = known.only(shown)
     chosen = choose(embedded_pool(known, str), known, Query(budget, audit=audit), str)
@@ -391,15 +393,16 @@ class Labeller(Controls):
         budget:int=20, # How many images are chosen by them
         audit:float|None=None, # Part of the labels that is drawn at random, such as .2, for `m2vaal_query --audit`
         exclude:str|Path|None=None, # Names images to put aside, for m2vaal_query --exclude; by default labels.aside.txt
+        drawn=None, # A file that names images which you drew at random, for m2vaal_query --drawn, or a list of files
     ):
         from m2vaal_nb.own_images.pixels import folder_scales # here, as in `picture`
         check_widgets(as_classes(classes))
         if todo is not None and embeddings is not None:
             raise ValueError("What to label is either in `todo` or chosen by `embeddings`: give one of them.")
-        if embeddings is None and audit is not None:
+        if embeddings is None and (audit is not None or drawn):
             raise ValueError("Only a choice by embeddings is audited: name a file (embeddings).")
         exclude = beside(labels, exclude)
-        if embeddings is not None: todo = chosen_now(folder, labels, classes, embeddings, budget, audit, exclude)
+        if embeddings is not None: todo = chosen_now(folder, labels, classes, embeddings, budget, audit, exclude, drawn)
         self.queue = LabelQueue(folder, labels, classes, todo, exclude)
         self.acts = actions(self.queue)
         self.scales = folder_scales(self.queue.folder, self.queue.paths)

@@ -32,9 +32,9 @@ from ..loop import Protocol
 from ..experiments import METHODS
 from ..beyond.doubt_herding import area_doubt, view_doubt
 from .accuracy import wilson
-from .audit import (
-    LEAST, Audit, agreement, class_table, curve, does_choosing_help, how_accurate, how_sure, label_probabilities,
-    sure_table, suspects, when_to_stop)
+from m2vaal_nb.own_images.audit import (
+    LEAST, Audit, agreement, class_table, curve, how_accurate, how_sure, label_probabilities, sure_table, suspects,
+    when_to_stop)
 from .query import trained, view_blocks
 
 # %% ../../nbs/own_images/report.ipynb #b0d10011
@@ -263,17 +263,18 @@ EARLY = ('Too few labels are drawn at random yet to measure how good the predict
          f'{LEAST} of them are enough.')
 
 def share_rows(
-    found:pd.DataFrame, # Group of images -> n, right, accuracy, low, high, and perhaps said (by probabilities)
+    found:pd.DataFrame, # Group of images -> n, right, accuracy, low, high; said (by probabilities), or part (of all)
 ): # Rows of a table
     "How good the predictions of groups of images are."
     for c in found.itertuples():
-        few, said = Em('too few to say'), [f'{c.said:.0%}'] if 'said' in found else []
-        yield c.Index, *said, f'{c.right} of {c.n}', few if np.isnan(c.accuracy) else bar(c.low, c.accuracy, c.high)
+        few = Em('too few to say')
+        part = f'{c.said:.0%}' if 'said' in found else f'{c.part_low:.0%} to {c.part_high:.0%}'
+        yield c.Index, part, f'{c.right} of {c.n}', few if np.isnan(c.accuracy) else bar(c.low, c.accuracy, c.high)
 
 def numbers(
     f:Findings, # What to tell
 ): # Elements of the page
-    "How good the predictions are, when to stop, whether choosing helps."
+    "How good the predictions are, and when to stop."
     head = H2('How good are the predictions?')
     is_all = not len(f.pool.unlabelled)
     missing = [] if is_all else [P(EARLY if f.asked else NO_AUDIT)]
@@ -287,10 +288,8 @@ def numbers(
         return Section(H2(title), *says, table((*columns, 'right', ''), share_rows(found), 'bars'), *legend)
     return [
         Section(head, P(accuracy), P(baseline), line_chart(curve(f.audit)), P(about_curve, cls='note')),
-        *([] if is_all else [
-            Section(H2('When to stop'), P(when_to_stop(f.audit))),
-            Section(H2('Does choosing help here?'), P(does_choosing_help(f.audit)))]),
-        by('By class', ['class'], class_table(f.audit)),
+        *([] if is_all else [Section(H2('When to stop'), P(when_to_stop(f.audit)))]),
+        by('By class', ['class', 'of all images'], class_table(f.audit)),
         by('Can probabilities be trusted?', ['probability', 'mean'], sure[sure.n > 0], P(how_sure(f.audit))),
         Section(H2('What is taken for what'), table(('it is', 'predicted', ''), wrong))]
 
