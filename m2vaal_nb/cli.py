@@ -189,6 +189,9 @@ def grids_of(
     for setting in settings(name):
         p, (place, slash, rest) = PROTOCOLS[setting], setting.partition('/')
         own = fitted(p, len(data.x)) if data else {}
+        asked = max(changes.get('n_init', 0), changes.get('max_labels', 0))
+        if data and asked > own['max_labels']:
+            raise ValueError(f"{asked} labels are asked for, and {own['max_labels']} of these images can be labelled.")
         if known and known != p.dataset:
             place = f"{place}-{known.split('@')[0]}"
             own['dataset'] = known
@@ -273,7 +276,7 @@ def m2vaal_run(
     learned_4_m1m2_graph, trust_2b or trust_4."""
     with one_sentence_errors('m2vaal_run', GOES_ON):
         changes, pixels = given(budget=budget, rounds=rounds, steps=steps), given(size=size).get('size')
-        sizes = given(n_init=n_init, max_labels=max_labels)
+        sizes = given(n_init=n_init, max_labels=max_labels)   # checked together with a folder's own
         grids_of(name, methods, seeds, **changes)         # a wrong word is told before images are read
         from m2vaal_nb.own_images.labelled_folder import LEARNED_SIDE, first_classes, in_features, representation_of
         base = representation_of(name, dataset)
@@ -314,7 +317,8 @@ def m2vaal_figures(
     "Draw all that results hold, and print tables: accuracies, and the paper's claims, judged."
     rest = 'The figures that were named are on disk: the same command draws all of them again.'
     with one_sentence_errors('m2vaal_figures', rest):
-        if not Path(results).is_dir(): raise ValueError(f"There is no folder {results}.")
+        hint = '; m2vaal_run writes to out: --results out' if Path('out').is_dir() else ''
+        if not Path(results).is_dir(): raise ValueError(f"There is no folder {results}{hint}.")
         import matplotlib
         matplotlib.use('Agg')
         from m2vaal_nb.paper.report import claims_table, make_figures

@@ -13,8 +13,8 @@ from m2vaal_nb.own_images import audit as module
 from m2vaal_nb.own_images.query import label_folds, predictions
 from m2vaal_nb.own_images.audit import (
     LEAST, NO_BETTER, OTHER_NET, Audit, agreement, audit_ids, audit_order, audit_part, audit_run, audit_says,
-    audited_images, calibration, class_table, cross_fit, curve, how_accurate, how_sure, label_probabilities, parts_of,
-    sure_table, suspects, when_to_stop, wilson)
+    as_range, audited_images, calibration, class_table, cross_fit, curve, holding_up, how_accurate, how_large, how_sure,
+    label_probabilities, parts_of, sure_table, suspects, when_to_stop, wilson)
 from m2vaal_nb.own_images.folder import COLUMNS, Known, Query, measuring, query_folder
 from m2vaal_nb.own_images.pixels import folder_picture
 from m2vaal_nb.own_images.query import known_pool
@@ -240,6 +240,50 @@ def test_intervals_are_those_of_the_books():
     assert np.allclose(wilson(8, 10), (.4901625, .9433178), atol=1e-6)
     assert wilson(0, 5)[0] == 0 and wilson(5, 5)[1] == 1
 
+# --- how large the classes are ---
+@pytest.mark.parametrize('low, high, says', [
+    (.1, .25, '10% to 25%'), (.5, .5, '50%'), (.501, .502, '50%'), (0, 0, '0%'), (1, 1, '100%'), (0, .0004, '0% to 0.04%'),
+    (.0099, .01, '1%'), (.99, .9949, '99% to 99.49%'), (.9996, 1, '99.96% to 100%')])
+def test_parts_that_are_nearly_nothing_or_all(low, high, says):
+    assert as_range(low, high) == says
+
+def sized(counts, n_images, known=()):
+    "An audit with so many images of each class, in a folder of so many."
+    labels = np.repeat([*'abc'[:len(counts)]], counts)
+    return replace(table_of([1]*len(labels), labels), n_images=n_images, classes=tuple('abc'[:len(counts)]), known=tuple(known))
+
+def test_class_sizes_have_wilsons_intervals():
+    found = class_table(sized([30, 15, 0], 100_000))
+    for c,n in zip('abc', [30, 15, 0]): assert np.allclose(found.loc[c, ['part_low', 'part_high']].astype(float), wilson(n, 45), atol=1e-3)
+    assert how_large(sized([30, 15, 0], 100_000)) == 'How many of all images each class has: a 52% to 79%, b 21% to 48%, c 0% to 8%.'
+
+@pytest.mark.parametrize('known', [(), (40, 30, 5), (70, 29, 0)])
+def test_class_sizes_agree_with_the_labels_at_hand(known):
+    "There is never less of a class than is known, nor more than what the others leave."
+    n_images, audit = 100, sized([20, 9, 0], 100, known)
+    found, has = class_table(audit).loc[[*'abc']], np.array(known or (20, 9, 0))
+    assert (found.part_low >= has/n_images - 1e-12).all() and (found.part_high <= 1 - (has.sum() - has)/n_images + 1e-12).all()
+    assert (found.part_low <= found.part_high + 1e-12).all()
+
+def test_class_sizes_are_exact_where_all_is_labelled():
+    known = 70, 29, 1
+    assert how_large(sized([7, 2, 1], 100, known)) == 'How many of all images each class has: a 70%, b 29%, c 1%.'
+    pool, y = blobs(labelled=120)
+    found = cross_fit(pool, pool.labelled[:40], protocol_for(Protocol(), LINEAR))
+    assert found.known == tuple(np.bincount(y)) and (class_table(found).part_low.loc[[*'abc']] == np.bincount(y)/120).all()
+
+def test_class_sizes_hold():
+    "Of a folder of 60, whose method chooses rare ones: 95% or more, for what is known is counted."
+    y = np.repeat([0, 1, 2], [40, 15, 5])
+    inside = []
+    for seed in range(300):
+        order = np.random.default_rng(seed).permutation(60)
+        drawn, chosen = order[:20], [i for i in order[20:] if y[i] == 2]
+        of_drawn, of_all = (np.bincount(y[[*rows]], minlength=3) for rows in (drawn, [*drawn, *chosen]))
+        found = class_table(sized(of_drawn, 60, of_all)).loc[[*'abc']]
+        inside.append((found.part_low <= np.bincount(y)/60 + 1e-12) & (np.bincount(y)/60 <= found.part_high + 1e-12))
+    assert np.mean(inside) > .95
+
 def test_the_curve_and_the_rule():
     found = table_of([1]*80 + [0]*20)
     assert curve(found).index.tolist() == [10, 20] and curve(found).accuracy.tolist() == [.8, .8]
@@ -247,6 +291,37 @@ def test_the_curve_and_the_rule():
     settled = table_of([1]*900 + [0]*100)
     assert when_to_stop(settled).startswith('More labels have stopped helping: from 10 to 20 labels') and 'less than 3 points' in when_to_stop(settled) and OTHER_NET in when_to_stop(settled)
     assert 'at the upper end too, twice in a row.' in when_to_stop(settled)
+
+def test_too_early_comes_before_another_net():
+    few, enough = (table_of([0]*n) for n in (29, 30))
+    assert 'too early' in when_to_stop(few) and OTHER_NET not in when_to_stop(few)
+    knows_nothing = replace(enough, table=enough.table.assign(largest=True))
+    assert when_to_stop(knows_nothing) == NO_BETTER
+
+@pytest.mark.parametrize('n_images, says', [(400, 'more than the 400 there are'), (100_000, 'to see so small a gain.')])
+def test_an_audit_that_no_folder_can_give(n_images, says):
+    found = table_of([1]*40 + [0]*40)
+    halves = found.table.assign(half=np.r_[[1]*20, [0]*20, [1]*10, [0]*30].astype(bool))
+    assert says in when_to_stop(replace(found, table=halves, n_images=n_images))
+
+@pytest.mark.parametrize('missing, behind, named', [
+    ([], 0, False), ([3], 2, False), ([3], 3, True), ([3, 4], 3, False), ([3, 4], 4, True), ([3, 5], 4, True), ([0, 1, 2, 3], 8, True)])
+def test_several_images_that_hold_up_the_audit(missing, behind, named):
+    "What has a label among and behind them is counted."
+    n = max(missing, default=2) + 1
+    has = [i for i in range(n) if i not in missing]
+    among = sum(i > missing[0] for i in has) if missing else 0
+    labelled = [*has, *range(n, n + behind - among)]
+    found, count = holding_up(np.arange(40), labelled)
+    assert [*found] == (missing if named else []) and count == (behind if named else 0)
+
+def test_chosen_labels_alone_seldom_hold_up_an_audit():
+    seen = []
+    for seed in range(1000):
+        g = np.random.default_rng(seed)
+        labelled = [*range(20), *(20 + 1 + g.permutation(179)[:36])]         # a fifth of the rest, anywhere
+        seen.append(len(holding_up(np.arange(200), labelled)[0]) > 0)
+    assert np.mean(seen) < .05
 
 @pytest.mark.parametrize('behind', [0, 2, 3, 4, 11])
 def test_an_image_that_holds_up_the_audit_is_named(behind):
@@ -533,7 +608,7 @@ def test_where_all_are_labelled_nobody_hears_of_more_labels(shades, with_audit):
     everything, said = label(shades, pd.DataFrame(dict(image=shades.index))), []
     query_folder('photos', everything, 4, embeddings='h.npz', report='r.html', audit=.5 if with_audit else None, say=said.append)
     told = '\n'.join(said) + Path('r.html').read_text()
-    assert 'Accuracy' in told and not re.search('[Mm]ore labels|Stop when|When to stop|early|choosing help|each batch|drawn at random', told)
+    assert 'Accuracy' in told and not re.search('[Mm]ore labels|Stop when|When to stop|early|each batch|drawn at random', told)
     assert ('measured on all 60 images' in told) == with_audit
 
 def test_the_labeller_draws_an_audits_share(shades):

@@ -1,10 +1,11 @@
 "Verdicts follow from the numbers: every claim of the paper can come out true, false and undecided."
-import html, json, re
+import html, json, re, warnings
+from dataclasses import asdict
 import numpy as np, pandas as pd, pytest
 from scipy import stats
 from conftest import ROOT
-from m2vaal_nb.experiments import LINEUPS, METHODS
-from m2vaal_nb.paper.claims import CLAIMS, finished, judge, read_all, show_verdicts
+from m2vaal_nb.experiments import LINEUPS, METHODS, PROTOCOLS
+from m2vaal_nb.paper.claims import CLAIMS, finished, judge, other_numbers, read_all, show_verdicts
 from m2vaal_nb.paper.rules import NO, OPEN, PARTLY, YES, all_of, as_good, better, between, mean_of, number
 from m2vaal_nb.paper.statistics import (
     CONTRASTS, area_table, areas, compare, contrasts, holm, smallest_difference, win_tie_loss)
@@ -153,6 +154,32 @@ def test_runs_that_are_not_finished_do_not_count():
     assert left.groupby('method').seed.nunique().to_dict() == {'a': 5, 'b': 4}
     sweep = pd.concat([behind.assign(setting='x'), whole[whole['round'] == 0].assign(setting='y')])
     assert finished(sweep).groupby('setting').size().to_dict() == {'x': len(left), 'y': 10}     # each by its own length
+
+def logs_with(folder, setting, **changes):
+    "One log of a round, whose protocol differs in what is given."
+    (folder/setting).mkdir(parents=True, exist_ok=True)
+    p = json.loads(json.dumps(asdict(PROTOCOLS[setting]))) | changes
+    line = dict(method='random', seed=0, round=0, n_labelled=p['n_init'], test_acc=.5, queried=[], protocol=p)
+    (folder/setting/'random-0.jsonl').write_text(json.dumps(line) + '\n')
+
+@pytest.mark.parametrize('changes', [dict(steps=20), dict(budget=10), dict(n_init=20), dict(max_labels=400), dict(init_classes=[1]), dict(precision='bfloat16')])
+@pytest.mark.parametrize('setting', ['fig4', 'sensitivity/beta-1'])
+def test_runs_with_other_numbers_are_no_evidence(setting, changes, tmp_path):
+    if setting not in PROTOCOLS: setting = next(name for name in PROTOCOLS if name.startswith('sensitivity/'))
+    name = setting.split('/')[0]
+    logs_with(tmp_path, setting, sampler='margin', rounds=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert [*read_all(tmp_path)] == [name]
+    logs_with(tmp_path, setting, **changes)
+    with pytest.warns(UserWarning, match=f'{name} has runs with other numbers than {name} has .{[*changes][0]}.'): assert not read_all(tmp_path)
+
+def test_fields_that_an_older_log_lacks_do_not_count():
+    p = asdict(PROTOCOLS['long_2b'])
+    older = {k: v for k,v in p.items() if k not in ('precision', 'layout')}
+    assert not other_numbers('long_2b', pd.DataFrame(dict(protocol=[older]))) and not other_numbers('of my own', pd.DataFrame(dict(protocol=[p])))
+    del older['decay']                                          # which had its default then: not that of long_2b
+    assert other_numbers('long_2b', pd.DataFrame(dict(protocol=[older]))) == ['decay']
 
 def test_areas():
     whole = runs({'a': .8, 'b': .7})

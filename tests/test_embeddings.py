@@ -548,6 +548,24 @@ def test_the_labeller_shows_what_it_can(tmp_path):
     np.savez(tmp_path/'z.npz', embeddings=H[:3], names=['a.png', 'b.png', 'd.avif'])
     assert set(chosen_now(tmp_path, tmp_path/'l.csv', ['x', 'y'], tmp_path/'z.npz')) == {'a.png', 'b.png'}
 
+def test_the_labeller_knows_what_was_drawn(tmp_path):
+    "Images that were drawn come first; what cannot be shown is named where it measures, and chosen labels do not join them."
+    from m2vaal_nb.own_images.labeller import Labeller, chosen_now
+    names = [f'{i}.png' for i in range(12)] + ['z.avif']
+    for name in names: Image.new('L', (8, 8)).save(tmp_path/name, 'PNG')
+    h = np.random.default_rng(0).normal(size=(13, 4))
+    np.savez(tmp_path/'z.npz', embeddings=h/np.linalg.norm(h, axis=1, keepdims=True), names=names)
+    def chosen(text, **options):
+        (tmp_path/'drawn.txt').write_text(text)
+        return [*chosen_now(tmp_path, tmp_path/'l.csv', ['x', 'y'], tmp_path/'z.npz', 3, drawn=tmp_path/'drawn.txt', **options)]
+    assert {*chosen('3.png\n7.png\n9.png')} == {'3.png', '7.png', '9.png'} and {'3.png', '7.png'} < {*chosen('3.png\n7.png')}
+    with pytest.raises(ValueError, match='1 of 2 images cannot be shown here and would hold up an audit: z.avif'): chosen('3.png\nz.avif')
+    with pytest.raises(ValueError, match='1 of 13 images'): chosen('3.png', audit=.5)
+    (tmp_path/'l.csv').write_text('image,label\n3.png,x\n')
+    with pytest.raises(ValueError, match='belongs in another file'):
+        chosen_now(tmp_path, tmp_path/'l.csv', ['x', 'y'], tmp_path/'z.npz', drawn=[tmp_path/'drawn.txt', str(tmp_path/'.'/'l.csv')])
+    with pytest.raises(ValueError, match='by embeddings is audited'): Labeller(tmp_path, tmp_path/'l.csv', ['x', 'y'], drawn=tmp_path/'drawn.txt')
+
 @pytest.mark.parametrize('what', ['flip', 'recolour'])
 def test_left_and_right_may_differ_and_colours_may_count(what):
     assert settings_for('learned', 9, None, None, 0, None)['recipe'][what]

@@ -274,7 +274,7 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
         'own_images.query.at_random', 'own_images.query.no_guess', 'own_images.query.first_images', 'own_images.query.picked', 'own_images.query.predictions', 'own_images.query.label_folds', 'own_images.query.splits_of', 'own_images.query.temperature',
         'own_images.labelled_folder.', 'own_images.relearn.', 'own_images.labeller.chosen_now', 'own_images.labeller.Labeller'),
     'refused by tests of its own, in test_embeddings': ('own_images.embed.', 'own_images.embeddings.made_up_files'),
-    'parts of an audit and of a report, behind their doors': ('own_images.audit.Audit', 'own_images.accuracy.wilson', 'own_images.audit.audit_run', 'own_images.audit.audit_part', 'own_images.audit.audit_ids',
+    'parts of an audit and of a report, behind their doors': ('own_images.audit.Audit', 'own_images.accuracy.wilson', 'own_images.audit.audit_run', 'own_images.audit.audit_part', 'own_images.audit.audit_ids', 'own_images.audit.holding_up',
         'own_images.audit.one_fold', 'own_images.report.'),
     'parts of a run, of a start and of an engine, behind their doors': ('data.even_shares', 'foundations.chance.epoch_rows',
         'loop.Buying', 'loop.Training', 'loop.pick', 'loop.dry_run', 'scale.workers.Patience', 'scale.workers.Crew',

@@ -102,7 +102,8 @@ def test_sizes_of_ones_own(photos, sizes, labels):
 @pytest.mark.parametrize('sizes, says', [
     (dict(budget='0'), '`budget` is 0'), (dict(n_init='few'), "--n-init: 'few' is not a whole number"),
     (dict(n_init='0'), 'needs a label to begin'), (dict(n_init='-1'), '`n_init` is -1'),
-    (dict(max_labels='5'), '`max_labels` is 5: it must be at least `n_init`'), (dict(max_labels='120'), 'the pool has')])
+    (dict(max_labels='5'), '`max_labels` is 5: it must be at least `n_init`'), (dict(max_labels='120'), '120 labels are asked for, and 108 of these images can be labelled'),
+    (dict(n_init='109'), '109 labels are asked for')])
 def test_sizes_that_cannot_be(photos, sizes, says, capsys):
     with pytest.raises(SystemExit): small('random', workers='1', **sizes)
     err = capsys.readouterr().err

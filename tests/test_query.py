@@ -404,12 +404,23 @@ def test_images_that_were_drawn_and_have_no_label_hold_up_what_they_measure(phot
     open('drawn.txt', 'w').write('\n'.join(photos[:20]))                            # the first nine have labels
     query('photos', '--labels', 'labels.csv', '--embeddings', 'z.npz', '--drawn', 'drawn.txt')
     out = capsys.readouterr().out
-    assert '20 images were drawn at random (drawn.txt); 9 of them are labelled, and the other 11 are the first to be labelled.' in out
+    assert '20 images were drawn at random (drawn.txt); 9 of them are labelled, and the others are the first to be drawn.' in out
     assert 'from 10 on it says' in out and {*pd.read_csv('next.csv').image[:11]} == {*photos[9:20]}
     pd.DataFrame(dict(image=photos[10:20], label='cat')).to_csv('more.csv', index=False)         # all but the tenth
     query('photos', '--labels', 'labels.csv,more.csv', '--embeddings', 'z.npz', '--drawn', 'drawn.txt', '--out', 'then.csv')
     out, first = capsys.readouterr().out, pd.read_csv('then.csv').image[0]
     assert first == photos[9] and f'label {first}, or put them aside (--exclude)' in out and '19 of them are labelled' in out
+
+def test_images_that_a_method_chose_are_not_taken_for_drawn_without_a_word(photos, capsys):
+    embed_at_random(photos)
+    rows = pd.DataFrame(dict(image=photos[:12], label=[CLASSES[i % 3] for i in range(12)], probability=[.9]*3 + ['']*9))
+    rows.to_csv('batch.csv', index=False)
+    query('photos', '--labels', 'labels.csv', '--embeddings', 'z.npz', '--drawn', 'batch.csv')
+    out = capsys.readouterr().out
+    assert '3 of them have a probability in batch.csv, as images have that a method chose' in out
+    assert '3 of them have a label in batch.csv that is not read' in out                        # labels.csv has nine
+    query('photos', '--labels', 'labels.csv,batch.csv', '--embeddings', 'z.npz', '--drawn', 'batch.csv')
+    assert 'not read' not in capsys.readouterr().out
 
 def test_several_files_put_aside_and_draw(photos, capsys):
     embed_at_random(photos)

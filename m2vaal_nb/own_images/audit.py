@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CURVE', 'LEAST', 'SURE', 'ENOUGH', 'NO_BETTER', 'audit_order', 'audit_run', 'audit_part', 'audit_ids',
            'audited_images', 'audit_plan', 'n_trainings', 'parts_of', 'Audit', 'one_fold', 'cross_fit', 'shares',
-           'class_table', 'how_large', 'how_accurate', 'calibration', 'sure_table', 'how_sure', 'when_to_stop', 'curve',
-           'audit_says', 'label_probabilities', 'suspects', 'agreement']
+           'class_table', 'percent', 'as_range', 'how_large', 'how_accurate', 'calibration', 'sure_table', 'how_sure',
+           'when_to_stop', 'curve', 'holding_up', 'audit_says', 'label_probabilities', 'suspects', 'agreement']
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10004
 import hashlib, math
@@ -137,6 +137,7 @@ class Audit:
     sizes:dict # Model -> labels that it learned from; eighth to all
     n_images:int # In the folder
     classes:tuple=() # Names of all; by default those of the table
+    known:tuple=() # Labels of each class, chosen ones included; by default those of the table
 
 def one_fold(
     pool:Pool, # Images, and the labels that are known
@@ -180,7 +181,9 @@ def cross_fit(
         largest = np.bincount(pool.y[rest]).argmax()         # of other random labels, for who always names it
         tables.append(one_fold(pool, p, seed, sets, test).assign(largest=pool.y[test] == largest))
     table = pd.concat(tables).set_index('id').loc[measure].reset_index()
-    return Audit(table, {name: len(train) for name,train in sets.items()}, len(pool.ids), pool.classes)
+    sizes = {name: len(train) for name,train in sets.items()}
+    known = np.bincount(pool.y, minlength=len(pool.classes))
+    return Audit(table, sizes, len(pool.ids), pool.classes, tuple(known.tolist()))
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10041
 def shares(
@@ -202,19 +205,34 @@ def class_table(
 )->pd.DataFrame: # Class -> n, right, accuracy, low, high; part_low, part_high (of all images)
     "How large each class is, and how good its predictions are, the largest first."
     classes = pd.Categorical(audit.table.label, audit.classes or audit.table.label.unique())
-    found, n = shares(audit, classes, least), len(audit.table)
-    ends = [(k/n, k/n) if n == audit.n_images else wilson(k, n) for k in found.n]
-    found[['part_low', 'part_high']] = ends
+    found, n_images = shares(audit, classes, least), audit.n_images
+    known = np.array(audit.known or found.n)
+    ends = np.array([wilson(k, len(audit.table)) for k in found.n])
+    least_most = np.array([known, n_images - known.sum() + known])/n_images
+    found[['part_low', 'part_high']] = ends.clip(*least_most[:,:,None])
     return found.sort_values('n', ascending=False, kind='stable')
+
+def percent(
+    part:float, # Of all, 0 to 1
+)->str:
+    "With more digits where it is nearly nothing or nearly all."
+    if 0 < part < .01: return f'{100*part:.1g}%'
+    return f'{100*part:.4g}%' if .99 < part < 1 else f'{part:.0%}'
+
+def as_range(
+    low:float, # Part of all, 0 to 1
+    high:float, # Likewise
+)->str: # Such as 10% to 25%
+    "Two ends; one number where they are the same."
+    ends = percent(low), percent(high)
+    return ends[0] if ends[0] == ends[1] else f'{ends[0]} to {ends[1]}'
 
 def how_large(
     audit:Audit, # What was found
 )->str:
     "How large a part of all images each class is."
-    found = class_table(audit)
-    whole = (found.part_low == found.part_high).all()
-    parts = [f'{c.Index} {c.part_low:.0%}' + (f' to {c.part_high:.0%}')*(not whole) for c in found.itertuples()]
-    return f'Of all images, by these labels: {listed(parts, 8)}.'
+    parts = [f'{c.Index} {as_range(c.part_low, c.part_high)}' for c in class_table(audit).itertuples()]
+    return f'How many of all images each class has: {listed(parts)}.'
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10043
 def how_accurate(
@@ -282,9 +300,9 @@ def when_to_stop(
 )->str:
     "Whether more labels help, by the last doubling."
     right, n = audit.table['all'].astype(int), len(audit.table)
-    if interval(right - audit.table.largest)[1] <= 0: return NO_BETTER
     if n < ENOUGH: return (f'It is too early to say whether more labels help: the audit has {n} images, '
                            f'and fewer than {ENOUGH} say next to nothing about it.')
+    if interval(right - audit.table.largest)[1] <= 0: return NO_BETTER
     gains = right - audit.table.half
     verdict, sizes = whether_more(gains, worth), audit.sizes
     change = f"from {sizes['half']} to {sizes['all']} labels, accuracy changed by {in_points(*interval(gains))}"
@@ -292,7 +310,8 @@ def when_to_stop(
     said = f'{verdict}: {change}. {rule}, at the upper end too, twice in a row.'
     if verdict == STOPPED: return f'{said} If the predictions are not good enough by then, {OTHER_NET}.'
     need = float(f'{4*np.append(gains, [1, -1]).var()/worth**2:.1g}')         # as `interval` has it
-    return f'{said} With images that scatter like these, it takes an audit of about {need:,.0f} to see so small a gain.'
+    such = f'With images that scatter like these, it takes an audit of about {need:,.0f} to see so small a gain'
+    return f'{said} {such}' + (f', more than the {audit.n_images:,} there are.' if need > audit.n_images else '.')
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10056
 def curve(
@@ -308,6 +327,18 @@ def curve(
     found.index = pd.Index([audit.sizes[name] for name in names], name='labels')
     return found
 
+def holding_up(
+    order:np.ndarray, # (N,) ids in the audit's order
+    labelled:np.ndarray, # (L,) ids that have a label
+)->tuple: # Ids without a label; how many images behind them have one; both empty where these are few
+    "What ends the audit before the labels do that it seems to have bought."
+    left = order[len(audit_run(order, labelled)):]
+    has = np.isin(left, labelled)
+    enough = has.cumsum() >= np.maximum(3, 2*(~has).cumsum())
+    if not enough.any(): return left[:0], 0
+    end = enough.argmax() + 1
+    return left[:end][~has[:end]], has[:end].sum() + len(audit_run(left[end:], labelled))
+
 def audit_says(
     pool:Pool, # Images, and the labels that are known
     order:np.ndarray, # Ids in the audit's order
@@ -319,10 +350,14 @@ def audit_says(
     said = [f"The audit has {n} image{'s'*(n != 1)}; from {LEAST} on it says how good the predictions are."]
     if audit: said = [*how_accurate(audit), how_large(audit), how_sure(audit)]
     if audit and len(pool.unlabelled): said.append(when_to_stop(audit))
-    behind = len(audit_run(order[n+1:], pool.labelled))
-    if behind >= 3: said.append(
-        f'{names[order[n]]} has no label and holds up the audit, for the {behind} images behind it have one: '
+    missing, behind = holding_up(order, pool.labelled)
+    which = listed([names[i] for i in missing], 3)
+    if len(missing) == 1: said.append(
+        f'{which} has no label and holds up the audit, for the {behind} images behind it have one: '
         'label it, or put it aside (--exclude).')
+    if len(missing) > 1: said.append(
+        f'{which} have no label and hold up the audit, for {behind} images behind them have one: label them, put them '
+        'aside (--exclude), or name the file of labels that was left out.')
     return '\n'.join(said)
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10071

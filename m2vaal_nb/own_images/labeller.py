@@ -17,7 +17,7 @@ from pathlib import Path
 from ..foundations.files import write_whole
 from ..foundations.names import did_you_mean, match_paths, normal_name
 from .files import (
-    Text, as_classes, csv_header, csv_rows, image_paths, read_text, rows_by_path)
+    Text, as_classes, csv_header, csv_rows, each_of, image_paths, read_text, rows_by_path)
 from .labels import images_in, listed, names_in
 
 # %% ../../nbs/own_images/labeller.ipynb #18ed7bde
@@ -173,10 +173,12 @@ def chosen_now(
 )->dict: # Path -> predicted class or '', as picked
     "What a query on embeddings would have labelled next."
     from m2vaal_nb.own_images.folder import Query, choose, embedded_pool, known_folder
+    if any(Path(file).resolve() == Path(labels).resolve() for file in each_of(drawn or ())):
+        raise ValueError(f"{labels} gets chosen labels too: what was drawn at random belongs in another file.")
     given = [labels] if Path(labels).exists() else []
     if exclude is not None and not Path(exclude).exists(): exclude = None
     known, shown = known_folder(folder, given, classes, embeddings, True, exclude, drawn), {*image_paths(folder)}
-    measured = known.drawn if audit is None else known.paths
+    measured = [path for path in known.paths if audit is not None or path in known.drawn]
     if hidden := [path for path in measured if path not in shown]:
         raise ValueError(f"{len(hidden)} of {len(measured)} images cannot be shown here and would hold up an audit: "
                          f"{listed(hidden, 3)}; put them aside, here and in m2vaal_query (exclude).")

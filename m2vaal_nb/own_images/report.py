@@ -32,9 +32,9 @@ from ..loop import Protocol
 from ..experiments import METHODS
 from ..beyond.doubt_herding import area_doubt, view_doubt
 from .accuracy import wilson
-from m2vaal_nb.own_images.audit import (
-    LEAST, Audit, agreement, class_table, curve, how_accurate, how_sure, label_probabilities, sure_table, suspects,
-    when_to_stop)
+from .audit import (
+    LEAST, Audit, agreement, as_range, class_table, curve, how_accurate, how_sure, label_probabilities,
+    sure_table, suspects, when_to_stop)
 from .query import trained, view_blocks
 
 # %% ../../nbs/own_images/report.ipynb #b0d10011
@@ -267,8 +267,8 @@ def share_rows(
 ): # Rows of a table
     "How good the predictions of groups of images are."
     for c in found.itertuples():
-        few = Em('too few to say')
-        part = f'{c.said:.0%}' if 'said' in found else f'{c.part_low:.0%} to {c.part_high:.0%}'
+        few = Em('too few')
+        part = f'{c.said:.0%}' if 'said' in found else as_range(c.part_low, c.part_high)
         yield c.Index, part, f'{c.right} of {c.n}', few if np.isnan(c.accuracy) else bar(c.low, c.accuracy, c.high)
 
 def numbers(
@@ -432,7 +432,9 @@ th { text-align: left; font-weight: 600; color: var(--soft) }
 th, td:not(:first-child) { white-space: nowrap }
 th, td { padding: .15rem .9rem .15rem 0; overflow-wrap: anywhere }
 .bars { width: 100%; max-width: 34rem }
-.bars td:last-child { width: 50% }
+.bars th { white-space: normal; overflow-wrap: normal }
+.bars td:first-child { min-width: 5.5rem }
+.bars td:last-child { width: 50%; white-space: normal }
 '''
 CARDS = '''
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr));

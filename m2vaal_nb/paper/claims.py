@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['EXPERIMENTS', 'SWEEPS', 'MEASUREMENTS', 'PAGES', 'INTRODUCTION', 'ON_MNIST', 'FROM_1000', 'FROM_500', 'CHOOSING',
-           'ALGORITHMS', 'PICKS', 'EASY_CLASSES', 'CONCLUSION', 'CLAIMS', 'finished', 'read_all', 'Claim',
-           'judge_claims', 'Markdown', 'show_verdicts', 'in_kingma', 'after_long_training', 'adversarial_cosine',
-           'less_even', 'less_even_than_random', 'less_wrong_than_random', 'judge']
+           'ALGORITHMS', 'PICKS', 'EASY_CLASSES', 'CONCLUSION', 'CLAIMS', 'finished', 'other_numbers', 'read_all',
+           'Claim', 'judge_claims', 'Markdown', 'show_verdicts', 'in_kingma', 'after_long_training',
+           'adversarial_cosine', 'less_even', 'less_even_than_random', 'less_wrong_than_random', 'judge']
 
 # %% ../../nbs/paper/claims.ipynb #e79db532
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from ..experiments import read_results, read_sweep
+from ..experiments import PROTOCOLS, common, read_results, read_sweep
 from .rules import *
 
 # %% ../../nbs/paper/claims.ipynb #29eadd6a
@@ -27,6 +28,20 @@ def finished(
     reached = runs.n_labelled.groupby([setting, runs.method, runs.seed]).transform('max')
     furthest = runs.n_labelled.groupby(setting).transform('max')
     return runs[reached == furthest]
+
+# %% ../../nbs/paper/claims.ipynb #aaee8865
+def other_numbers(
+    name:str, # Of an experiment or a sweep
+    runs:pd.DataFrame, # Its logs; of a sweep, with a column `setting`
+)->list: # Fields of the protocol that are not as the experiment has them
+    "What says that runs are of another experiment than their folder's."
+    def shared(p): return common(dict(method='', seed=0, protocol=p))
+    settings, found = (f'{name}/' + runs.setting if 'setting' in runs else pd.Series(name, runs.index)), {}
+    for setting,p in runs.groupby(settings).protocol.first().items():
+        if setting not in PROTOCOLS: continue
+        own, there = shared(asdict(PROTOCOLS[setting])), shared(p)
+        found |= {k: there[k] for k in own if there[k] != own[k]}
+    return [*found]
 
 # %% ../../nbs/paper/claims.ipynb #964b7402
 EXPERIMENTS = ('fig2a', 'fig2b', 'fig4', 'fig4_large', 'mnist', 'mnist_balanced',
@@ -43,6 +58,11 @@ def read_all(
         if any((folder/name).glob('*.jsonl')): found[name] = finished(read_results(folder/name))
     for name in SWEEPS:
         if any((folder/name).glob('*/*.jsonl')): found[name] = finished(read_sweep(folder/name))
+    for name in [*found]:
+        if other := other_numbers(name, found[name]):
+            del found[name]
+            warnings.warn(f"{folder/name} has runs with other numbers than {name} has ({', '.join(other)}): "
+                          "they are no evidence for it.")
     for name in MEASUREMENTS:
         path = folder/f'{name}.csv'
         if path.exists(): found[name] = pd.read_csv(path)
