@@ -125,7 +125,8 @@ def of_rows(
         f'{len(guessed)} of them have a probability in {file_names(files)}, as images have that a method chose. '
         'If one did, they are no fair sample, and what they measure is wrong.')
     if unread: said.append(
-        f'{len(unread)} of them have a label in {file_names(files)} that is not read: name it among the labels, too (--labels).')
+        f'{len(unread)} of them have a label in {file_names(files)} that is not read: '
+        'name it among the labels, too (--labels).')
     return said
 
 # %% ../../nbs/own_images/folder.ipynb #95ce2159
