@@ -205,6 +205,7 @@ def seen(
 )->str:
     "What there is, and what becomes of it."
     import numpy as np
+    from m2vaal_nb.foundations.metrics import FEW_TEST, unsure
     from m2vaal_nb.own_images.labels import listed
     n_test, name = len(data.x_test), p.dataset.split('@')[0]
     if data.x.ndim == 2: how = f'as {data.x.shape[1]} features'
@@ -215,9 +216,9 @@ def seen(
     of_class = [f'{data.classes[c]} {sizes[c]}' for c in np.argsort(-sizes, kind='stable')]
     n = f'{len(data.x) + n_test} images of {len(data.classes)} classes ({listed(of_class, 8)})'
     held = f'{n_test} of them, always the same, are the test set'
-    unsure = 98/(n_test + 1.96**2)**.5           # half of Wilson's 95% interval, in points, at 50%
-    if n_test < 1000:
-        held += f', and so few leave an accuracy uncertain by up to {unsure:.0f} points, whatever the number of seeds'
+    if n_test < FEW_TEST:
+        held += (f', and so few leave an accuracy uncertain by up to {unsure(n_test):.0f} points, '
+                 'whatever the number of seeds')
     bought = f'From {p.n_init} labels to {min(p.max_labels, p.n_init + p.n_queries*p.budget)}, {p.budget} a query'
     return f"{name}: {n}, {how}; {held}. {bought}."
 
@@ -324,7 +325,7 @@ def m2vaal_figures(
         from m2vaal_nb.paper.report import claims_table, make_figures
         for name,path,table in make_figures(results, out or Path(results)/'figures', against, balanced):
             say(f'{name}: {path}' if path else name)
-            if table is not None: say(f'{table.to_string()}\n')
+            if table is not None: say(table.to_string(na_rep='') + '\n')
         if balanced: return
         try: claims = claims_table(results)
         except ValueError as e: return warnings.warn(f"The claims are not judged: {e}")

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ..foundations.display import caption, progress
 from ..foundations.inputs import as_name
+from ..foundations.metrics import FEW_TEST, unsure
 from ..data import CLASSES
 from ..loop import Protocol
 from ..experiments import accuracy_table, methods_in, plot_curves, read_results, read_sweep, sweep_table
@@ -169,6 +170,10 @@ def compared(
     n, n_done = (len(r.drop_duplicates(['method', 'seed'])) for r in (runs, done))
     if n_done < n: what += f'; {n - n_done} of {n} runs have come less far and are left out'
     if against and not there: what += f'; none of these is of {against}'
+    sizes = runs.test_class_n.dropna() if 'test_class_n' in runs else runs.iloc[:0]
+    if len(sizes) and (n_test := sum(sizes.iloc[0])) < FEW_TEST:
+        what += (f'; {n_test} test images leave each accuracy uncertain by up to {unsure(n_test):.0f} points, '
+                 'whatever the number of seeds')
     if table.of.isna().all(): return what, table
     return f"{what}; ahead of {there or 'random picks'}, {SURE[min(3, table.pairs.max())]}", table
 
