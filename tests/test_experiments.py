@@ -244,7 +244,9 @@ def test_figures_by_class_and_against_any_method(few, tmp_path, capsys):
     log = tmp_path/'mine/margin-0.jsonl'
     log.write_text(log.read_text().splitlines(True)[0])                     # it is still running
     cli.m2vaal_figures.__wrapped__(str(tmp_path), against='margin')
-    assert '1 of 6 runs have come less far and are left out; ahead of margin, of one seed, which may be chance' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert '1 of 6 runs have come less far and are left out; ' in out and 'ahead of margin, of one seed, which may be chance' in out
+    assert re.search('; [0-9]+ test images leave each accuracy uncertain by up to [0-9]+ points', out)
     (tmp_path/'mine/margin-1.jsonl').unlink()
     cli.m2vaal_figures.__wrapped__(str(tmp_path), against='margin')
     assert 'ahead of random picks, of two seeds, too few to decide' in capsys.readouterr().out
