@@ -191,6 +191,15 @@ def test_the_parts_of_a_curve():
     firsts = [parts_of(np.arange(6), parts, np.random.default_rng(s))['third'][0] for s in range(600)]
     assert min(np.bincount(firsts, minlength=6)) > 60
 
+def test_a_page_about_embeddings_alone_has_no_room_for_pictures():
+    pool, _ = blobs()
+    p = protocol_for(Protocol(), LINEAR)
+    def about(pool, picture=None): return page(findings(pool, names_of(pool), audited_images(pool, pool.ids, 6, LINEAR), p, picture=picture))
+    text = about(pool)
+    assert 'no picture' not in text and '<img' not in text and 'most like it' in text and 'Below each image' in text
+    assert 'no picture' in about(pool, lambda i: None)                # a folder whose images cannot be shown
+    assert 'Below each image' not in about(known_pool(pool.x))        # nothing is labelled
+
 def test_labels_that_say_nothing_are_not_predicted():
     "Of labels by chance, no more than chance is right, though models know their own by heart."
     g, n = np.random.default_rng(0), 300
@@ -545,7 +554,6 @@ def test_pictures_of_a_folder(tmp_path):
     (tmp_path/'c.png').write_bytes(b'')
     look = folder_picture(tmp_path, ['a.jpg', 'b.png', 'c.png', 'gone.png'])
     assert look(0).mode == 'RGB' and look(1).mode == 'L' and look(2) is look(3) is None
-    assert folder_picture(None, ['a.jpg'])(0) is None
 
 # --- a query with an audit and a report ---
 @pytest.fixture

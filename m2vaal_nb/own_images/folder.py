@@ -428,7 +428,7 @@ def report_on(
 ):
     "Write the page on what is known, and what to label next."
     check_out(query.report)
-    look = folder_picture(known.folder, known.paths)
+    look = known.folder and folder_picture(known.folder, known.paths)
     p = query.protocol(known)
     write_report(query.report, findings(
         pool, known.paths, chosen, p, query.seed, audit, query.measures(known), look, said))

@@ -257,14 +257,13 @@ def read_picture(
 
 # %% ../../nbs/own_images/pixels.ipynb #ff990c28
 def folder_picture(
-    folder:Path|None, # Where the images are; None for embeddings without a folder
+    folder:Path, # Where the images are
     paths:list, # Of its images, by id
     side:int=96, # Pixels a side that are needed
 )->Callable: # Id -> PIL image; None where it cannot be read
     "Looks an image up."
-    scales = folder and folder_scales(folder, paths)
+    scales = folder_scales(folder, paths)
     def look(i):
-        if folder is None: return None
         try: return read_picture(folder/paths[i], scales, side)
         except Unreadable: return None
     return look

@@ -191,7 +191,7 @@ class Findings:
     "What a report tells."
     pool:Pool # Images, and the labels that are known
     names:list # Of the images, by id
-    picture:Callable # Id -> PIL image, or None
+    picture:Callable|None # Id -> PIL image, or None; None where there are no pictures at all
     batch:pd.DataFrame # Images to label next: id, predicted, probability, audit (drawn at random?)
     audit:Audit|None=None # What the audit found; None where it is too small, or not asked for
     asked:bool=False # Are labels to measure, for they were drawn at random?
@@ -214,7 +214,7 @@ def findings(
     seed:int=0, # Run seed
     audit:Audit|None=None, # What the audit found
     asked:bool=False, # Are labels to measure, for they were drawn at random?
-    picture:Callable=lambda i: None, # Id -> PIL image, or None
+    picture:Callable|None=None, # Id -> PIL image, or None; None where there are no pictures at all
     said:str='', # What the labels at hand say of the predictions, in lines; shown where there is no audit
 )->Findings:
     "All that a report tells."
@@ -302,7 +302,8 @@ def with_name(
 ): # Element of the page
     "A small picture, its name, and what is said of it."
     lines = [Div(o) for o in says]
-    return Div(thumbnail(f.picture(i), f.names[i], cls), Div(B(f.names[i]), *lines), cls='one')
+    picture = [thumbnail(f.picture(i), f.names[i], cls)] if f.picture else []
+    return Div(*picture, Div(B(f.names[i]), *lines), cls='one')
 
 def label_of(
     f:Findings, # What to tell
@@ -323,7 +324,8 @@ def card(
     says = [f'predicted {row.predicted}, {row.probability:.0%}']
     if 'doubt' in known: says.append(f'doubt {known.doubt:.2f}')
     near = f'most like it: {label_of(f, known.nearest)}, {f.likeness(known.alike)}'
-    stands = [thumbnail(f.picture(i), f.names[i]) for i in known.stands_for[:2]]
+    def example(i): return thumbnail(f.picture(i), f.names[i]) if f.picture else Div(f.names[i])
+    stands = map(example, known.stands_for[:2])
     others = count(len(known.stands_for), 'other image')
     return Div(
         with_name(f, row.id, *says, cls='big'), with_name(f, known.nearest, near),
@@ -352,8 +354,9 @@ def batch_section(
     if not n: return Section(head, P('All images are labelled.'))
     says = count(n, 'image') + (f', of which the first {MOST} are shown' if n > MOST else '')
     cards = [card(f, row) for row in f.batch[:MOST].itertuples()]
-    about = DOUBT + ABOUT if f.known is not None and 'doubt' in f.known else ABOUT
-    return Section(head, P(f'{says}: {chosen_by(f)}.'), P(about, cls='note'), Div(*cards, cls='cards'))
+    notes = []
+    if f.known is not None: notes = [P(DOUBT + ABOUT if 'doubt' in f.known else ABOUT, cls='note')]
+    return Section(head, P(f'{says}: {chosen_by(f)}.'), *notes, Div(*cards, cls='cards'))
 
 ABOUT_SAME = ('as a picture and a copy of it that was saved again are, and at least ten times nearer '
               'than most images here are to the tenth most like them. Look before you take one out: '
