@@ -59,7 +59,12 @@ def method_on_features(
 )->str: # Slug
     "The method that somebody means where there are features."
     slug = slug_of(text, learner)
-    return slug if slug in METHODS else take_method(text, learner)
+    if slug not in METHODS: add_all_names()
+    if slug in METHODS: return slug
+    short = [name.removeprefix(f'{learner}_') for name,m in METHODS.items() if LEARNERS[m.learner].fit]
+    name = text.removeprefix(f'{learner}_')
+    if name.isidentifier() and name not in METHODS | SAMPLERS: as_name(name, short, 'method on features')
+    return take_method(text, learner)
 
 def method_for(
     method:str|None, # Slug, or a sampler such as my.py:ratio (on images: with m2_vaal_no_adv); None for the best known
