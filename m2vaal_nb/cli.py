@@ -190,8 +190,8 @@ def grids_of(
         p, (place, slash, rest) = PROTOCOLS[setting], setting.partition('/')
         own = fitted(p, len(data.x)) if data else {}
         asked = max(changes.get('n_init', 0), changes.get('max_labels', 0))
-        if data and asked > own['max_labels']:
-            raise ValueError(f"{asked} labels are asked for, and {own['max_labels']} of these images can be labelled.")
+        if data and asked > (most := len(data.x) - own['n_val']):
+            raise ValueError(f"{asked} labels are asked for, and {most} of these images can be labelled.")
         if known and known != p.dataset:
             place = f"{place}-{known.split('@')[0]}"
             own['dataset'] = known

@@ -163,9 +163,8 @@ def logs_with(folder, setting, **changes):
     (folder/setting/'random-0.jsonl').write_text(json.dumps(line) + '\n')
 
 @pytest.mark.parametrize('changes', [dict(steps=20), dict(budget=10), dict(n_init=20), dict(max_labels=400), dict(init_classes=[1]), dict(precision='bfloat16')])
-@pytest.mark.parametrize('setting', ['fig4', 'sensitivity/beta-1'])
+@pytest.mark.parametrize('setting', ['fig4', 'sensitivity/lr-0.003'])
 def test_runs_with_other_numbers_are_no_evidence(setting, changes, tmp_path):
-    if setting not in PROTOCOLS: setting = next(name for name in PROTOCOLS if name.startswith('sensitivity/'))
     name = setting.split('/')[0]
     logs_with(tmp_path, setting, sampler='margin', rounds=1)
     with warnings.catch_warnings():

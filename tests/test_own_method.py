@@ -1,6 +1,7 @@
 "One's own sampler and one's own images beside the paper's: from the shell, on workers, from any folder."
 import hashlib, inspect, os, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np, pytest, torch
 from torchvision.transforms.v2.functional import to_pil_image
 from m2vaal_nb import cli, experiments
@@ -98,6 +99,15 @@ def test_sizes_of_ones_own(photos, sizes, labels):
     fitted, found = ([line['n_labelled'] for line in read_log(Path(out)/'fig2b-photos/random-0.jsonl')] for out in ('as it is', 'out'))
     n = fitted[0]
     assert found == (labels or [n, n + 1])
+
+@pytest.mark.parametrize('n', [301, 4950, 4951])
+def test_more_labels_than_the_experiment_has(n):
+    "A large folder has more to label than the 300 that the experiment ends with; all but those that validate."
+    data = SimpleNamespace(x=np.zeros((5500, 1)))                        # a tenth of them validates
+    def asked(): return cli.grids_of('fig4', 'random', '0', (None, data), max_labels=n)['fig4'][0].protocol
+    if n <= 4950: assert asked().max_labels == n
+    else:
+        with pytest.raises(ValueError, match='4951 labels are asked for, and 4950 of these images can be labelled'): asked()
 
 @pytest.mark.parametrize('sizes, says', [
     (dict(budget='0'), '`budget` is 0'), (dict(n_init='few'), "--n-init: 'few' is not a whole number"),

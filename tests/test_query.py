@@ -439,6 +439,9 @@ def test_a_file_of_labels_that_were_drawn_is_not_to_grow(photos, capsys):
     pd.DataFrame(dict(image=photos[:9], label='cat')).to_csv('first.csv', index=False)
     query('photos', '--labels', 'first.csv', '--classes', 'cat,dog', '--embeddings', 'z.npz', '--drawn', 'first.csv')
     assert 'What is labelled later belongs in another file than first.csv.' in capsys.readouterr().out
+    open('second.txt', 'w').write(photos[12])
+    query('photos', '--labels', 'first.csv', '--classes', 'cat,dog', '--embeddings', 'z.npz', '--drawn', 'second.txt,first.csv', '--out', 'then.csv')
+    assert 'What is labelled later belongs in another file than first.csv.' in capsys.readouterr().out
 
 @pytest.mark.parametrize('drawn, words, says', [
     ('all', [], 'drawn.txt names all images, for a row without a label counts too: it is to name those that were drawn at random from them.'),

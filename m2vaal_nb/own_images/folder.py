@@ -93,18 +93,18 @@ def file_names(
 
 def of_chance(
     known:Known, # Of the folder
-    drawn:str, # The file that names images which were drawn at random
+    files, # They name images which were drawn at random; one, or a list
     labels=(), # Files of labels
 )->str:
     "How many images were drawn at random; `ValueError` for none, and for all."
-    n, must = len(known.drawn), 'it is to name those that were drawn at random'
+    drawn, n, must = file_names(files), len(known.drawn), 'it is to name those that were drawn at random'
     if not n: raise ValueError(f"{drawn} names no image that is left: {must}.")
     if n == len(known.paths):
         raise ValueError(f"{drawn} names all images, for a row without a label counts too: {must} from them.")
     labelled = sum(y >= 0 and path in known.drawn for path,y in zip(known.paths, known.y_N))
     others = ', and the others are the first to be drawn' if labelled < n else ''
-    is_same = drawn in map(str, each_of(labels))
-    same = f' What is labelled later belongs in another file than {drawn}.' if is_same else ''
+    both = [file for file in map(str, each_of(files)) if file in map(str, each_of(labels))]
+    same = f' What is labelled later belongs in another file than {file_names(both)}.' if both else ''
     return f'{n} images were drawn at random ({drawn}); {labelled} of them are labelled{others}.{same}'
 
 def of_rows(
@@ -164,7 +164,7 @@ def known_folder(
         known = replace(known, notes=(*known.notes, *more, *changed_since(z, folder, paths))).only(z.names)
     known = replace(known, embeddings=z)
     if not drawn: return known
-    return replace(known, notes=(*known.notes, of_chance(known, file_names(drawn), labels), *of_rows(known, drawn)))
+    return replace(known, notes=(*known.notes, of_chance(known, drawn, labels), *of_rows(known, drawn)))
 
 # %% ../../nbs/own_images/folder.ipynb #a2f7f7ac
 COLUMNS = ['image', 'label', 'predicted', 'probability', 'score'] # Of the CSV that is written

@@ -59,7 +59,7 @@ def method_on_features(
 )->str: # Slug
     "The method that somebody means where there are features."
     slug = slug_of(text, learner)
-    if slug not in METHODS: add_all_names()
+    if not {slug, text} & METHODS.keys(): add_all_names()
     if slug in METHODS: return slug
     short = [name.removeprefix(f'{learner}_') for name,m in METHODS.items() if LEARNERS[m.learner].fit]
     name = text.removeprefix(f'{learner}_')
