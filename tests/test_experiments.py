@@ -6,7 +6,7 @@ import numpy as np, pandas as pd, pytest, torch
 from conftest import ROOT
 from scipy import stats
 from m2vaal_nb import cli, experiments
-from m2vaal_nb.paper import fig3, report, why
+from m2vaal_nb.paper import fig3, report, statistics, why
 from m2vaal_nb.data import CLASSES
 from m2vaal_nb.experiments import (
     LINEUPS, METHODS, PROTOCOLS, Progress, accuracy_table, band, drawn, methods_in,
@@ -330,3 +330,28 @@ def test_a_method_whose_learner_or_sampler_is_not_there(monkeypatch):
     for wrong in ('no_such_learner', 'random'), ('classifier', 'no_such_sampler'):
         monkeypatch.setitem(METHODS, 'mine', experiments.Method('mine', *wrong))
         with pytest.raises(ValueError, match='no_such'): experiments.methods_table()
+
+def made_up(areas, seeds=None):
+    "Runs of two rounds, flat curves: a method's accuracy by seed."
+    rows = [(m, seed, n, a) for m,values in areas.items() for seed,a in zip((seeds or {}).get(m, range(len(values))), values) for n in (10, 20)]
+    return pd.DataFrame(rows, columns=['method', 'seed', 'n_labelled', 'test_acc'])
+
+def test_which_is_best_in_words():
+    low, high = [.50, .51, .52, .53], [.70, .712, .719, .731]
+    said = lambda **how: report.which_is_best(made_up(**how))
+    assert said(areas=dict(a=low, b=high)) == 'best is b (95%, 4 seeds)'
+    assert said(areas=dict(a=low, b=high, c=[.72, .70, .73, .70])) == 'the best is one of b, c (95%, 4 seeds)'
+    assert said(areas=dict(b=high, c=[.72, .70, .73, .70])) == 'which method is best cannot be told yet (95%, 4 seeds)'
+    assert said(areas=dict(b=high, c=high)).startswith('which method')                              # the same in every seed
+    assert said(areas=dict(a=low, b=high, c=high[:2])) == 'best is b (95%, 4 seeds; too few of c)'
+    assert said(areas=dict(a=low, b=high), seeds=dict(b=[1, 2, 3, 9])) == 'best is b (95%, 3 seeds)'
+    for one in dict(a=low), dict(a=low[:2], b=high[:2]), dict(a=low[:3], b=high[:2]): assert said(areas=one) is None
+    assert said(areas=dict(a=low, b=high), seeds=dict(b=[4, 5, 6, 7])) is None                      # no seed in common
+    assert said(areas=dict(a=low, b=high), seeds=dict(b=[2, 3, 4, 5])) is None
+
+def test_the_best_of_many_is_kept_among_the_unbeaten():
+    "With the true best ahead by little, it is missing in at most 5% of worlds; without any difference too."
+    g = np.random.default_rng(1)
+    for ahead in 0, .005:
+        worlds = g.normal(.8, .01, (200, 4, 6)) + np.eye(6)[0]*ahead
+        assert sum(0 not in statistics.unbeaten(pd.DataFrame(x)) for x in worlds) <= 200*.05 + 2*(200*.05*.95)**.5

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SURE', 'read_logs', 'class_names', 'start_of', 'of_sweep', 'of_queries', 'accuracy_by_class', 'worst_classes',
-           'plot_by_class', 'meant', 'compared', 'of_classes', 'of_accuracy', 'figures', 'make_figures', 'claims_table']
+           'plot_by_class', 'meant', 'compared', 'which_is_best', 'of_classes', 'of_accuracy', 'figures',
+           'make_figures', 'claims_table']
 
 # %% ../../nbs/paper/report.ipynb #46b52602
 import warnings
@@ -24,7 +25,7 @@ from ..loop import Protocol
 from ..experiments import accuracy_table, methods_in, plot_curves, read_results, read_sweep, sweep_table
 from .claims import finished, judge, read_all
 from .fig3 import show_kept
-from .statistics import balanced, over_budget
+from .statistics import areas, balanced, over_budget, unbeaten
 from .tuning import plot_tuning, validation_accuracy
 from .why import (
     plot_classes, plot_cosines, plot_discriminator, plot_sensitivity, plot_wrong, sensitivity_map)
@@ -174,8 +175,25 @@ def compared(
     if len(sizes) and (n_test := sum(sizes.iloc[0])) < FEW_TEST:
         what += (f'; {n_test} test images leave each accuracy uncertain by up to {unsure(n_test):.0f} points, '
                  'whatever the number of seeds')
+    if table.runs.nunique() > 1: what += '; methods have different seeds: look at `ahead`, not at the area'
     if table.of.isna().all(): return what, table
     return f"{what}; ahead of {there or 'random picks'}, {SURE[min(3, table.pairs.max())]}", table
+
+# %% ../../nbs/paper/report.ipynb #c5293f1a
+def which_is_best(
+    runs:pd.DataFrame, # A row a round, of an experiment's finished runs
+)->str|None: # None where fewer than two methods share three seeds
+    "What an experiment says about its methods."
+    area = areas(runs)
+    few = area.count() < 3
+    area = area.loc[:, ~few].dropna()               # on the same seeds nobody can be ahead in a circle
+    if area.shape[1] < 2 or len(area) < 3: return
+    best = unbeaten(area)
+    how = f'95%, {len(area)} seeds'
+    if few.any(): how += f'; too few of {", ".join(few.index[few])}'
+    if len(best) == area.shape[1]: return f'which method is best cannot be told yet ({how})'
+    return f"{'best is' if len(best) == 1 else 'the best is one of'} {', '.join(best)} ({how})"
+
 
 # %% ../../nbs/paper/report.ipynb #76ce6927
 def of_classes(
@@ -209,6 +227,8 @@ def of_accuracy(
     if runs.n_labelled.nunique() > 1:
         says, table = compared(runs, measure, against)
         yield f'{name}, {says}', None, table
+        best = which_is_best(finished(runs))
+        if best: yield f'{name}: {best}', None, None
     yield from of_classes(name, finished(runs))
 
 # %% ../../nbs/paper/report.ipynb #f2b6c0e4

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['CONTRASTS', 'area_under', 'areas', 'balanced', 'half_width', 'smallest_difference', 'compare', 'with_interval',
-           'curve_over', 'holm', 'contrasts', 'declared_p', 'win_tie_loss', 'area_table', 'over_budget']
+           'curve_over', 'holm', 'contrasts', 'declared_p', 'win_tie_loss', 'area_table', 'over_budget', 'unbeaten']
 
 # %% ../../nbs/paper/statistics.ipynb #2395f4c5
 import warnings
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -206,3 +207,16 @@ def over_budget(
     columns = ['area', 'runs', 'ahead', 'low', 'high', 'of', 'pairs']
     table = pd.DataFrame.from_dict(rows, 'index', columns=columns).sort_values('area', ascending=False)
     return table.astype(dict(pairs='Int64'))
+
+# %% ../../nbs/paper/statistics.ipynb #6091442c
+def unbeaten(
+    area:pd.DataFrame, # A row a seed, a column a method, values in [0, 1]
+    level:float=.05, # Chance that the best method is missing, at most
+)->list: # Methods, the largest mean area first
+    "Methods that no other one is seen ahead of; the best is among them."
+    beaten, n = set(), area.shape[1]
+    for a,b in combinations(area, 2):
+        found = compare(area, a, b)
+        if found['p']/2 < level/(n - 1): beaten.add(b if found['difference'] > 0 else a)
+    return [m for m in area.mean().sort_values(ascending=False, kind='stable').index if m not in beaten]
+
