@@ -52,7 +52,14 @@ class Buying:
         need = -(-(self.max_labels - self.n_init)//self.budget)
         return need if self.rounds is None else min(need, self.rounds)
 
-# %% ../nbs/04_loop.ipynb #edee44e7
+# %% ../nbs/04_loop.ipynb #79ecc3e5
+CHOICES = dict(dataset=DATASETS, learner=LEARNERS, sampler=SAMPLERS, size=SIZES,
+               layout=LAYOUTS, precision=PRECISIONS, elbo=ELBO, space=('z', 'zy'))
+COUNTS = ('n_init', 'budget', 'max_labels', 'rounds', 'latent', 'steps', 'warmup_steps', 'batch',
+          'n_val')
+WEIGHTS = 'lr', 'weight_decay', 'beta', 'lam', 'alpha', 'eta'
+
+# %% ../nbs/04_loop.ipynb #c5005974
 @dataclass(frozen=True)
 class Protocol(Buying):
     "An experiment."
@@ -84,13 +91,6 @@ class Protocol(Buying):
     def from_dict(cls, d:dict)->'Protocol':
         "A log's protocol; fields that it lacks, because it is older, have their defaults."
         return cls(**d | {k: tuple(v) for k,v in d.items() if isinstance(v, list)})
-
-# %% ../nbs/04_loop.ipynb #c5005974
-CHOICES = dict(dataset=DATASETS, learner=LEARNERS, sampler=SAMPLERS, size=SIZES,
-               layout=LAYOUTS, precision=PRECISIONS, elbo=ELBO, space=('z', 'zy'))
-COUNTS = ('n_init', 'budget', 'max_labels', 'rounds', 'latent', 'steps', 'warmup_steps', 'batch',
-          'n_val')
-WEIGHTS = 'lr', 'weight_decay', 'beta', 'lam', 'alpha', 'eta'
 
 def checked_protocol(p:Protocol)->dict: # Its fields, as values of Python's own
     "`ValueError` with the first thing that is wrong with a protocol."

@@ -37,9 +37,24 @@ def density(nbs, exported):
 
 def lines_over(nb, width): return [l for s in code_cells(nb) for l in s.splitlines() if len(l) > width and not l.startswith('#|')]
 
-def definitions(nb):
+def definitions(sources):
     kinds = ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef
-    return [o.name for s in code_cells(nb) if is_export(s) for o in ast.parse(s).body if isinstance(o, kinds)]
+    return [o.name for s in sources if is_export(s) for o in ast.parse(s).body if isinstance(o, kinds)]
+
+def asserts(source):
+    "Does an example check anything?"
+    tree = parsed(source)
+    nodes = list(ast.walk(tree)) if tree else []
+    calls = [getattr(o.func, 'id', getattr(o.func, 'attr', '')) for o in nodes if isinstance(o, ast.Call)]
+    return any(isinstance(o, ast.Assert) for o in nodes) or any(re.match('test_|assert_|ExceptionExpected', name) for name in calls)
+
+def unchecked(sources):
+    "Definitions that no example checks before the next exported cell."
+    found, waiting = [], []
+    for source in sources:
+        if is_export(source): found, waiting = found + waiting, definitions([source])
+        elif asserts(source): waiting = []
+    return found + waiting
 
 by_name = dict(ids=lambda nb: str(nb.relative_to(ROOT/'nbs').with_suffix('')))
 
@@ -50,12 +65,21 @@ def test_width(nb):
 @pytest.mark.parametrize('nb', NBS, **by_name)
 def test_notebooks_are_short(nb):
     assert len(json.loads(nb.read_text(encoding='utf-8'))['cells']) <= CELLS
-    assert len(definitions(nb)) <= DEFINITIONS
+    assert len(definitions(code_cells(nb))) <= DEFINITIONS
 
 @pytest.mark.parametrize('nb', NBS, **by_name)
 def test_exported_cells_are_short(nb):
     long = [s for s in code_cells(nb) if is_export(s) and len([l for l in s.splitlines() if l.strip()]) > EXPORTED_LINES]
     assert not [s.splitlines()[1] for s in long]
+
+@pytest.mark.parametrize('nb', NBS, **by_name)
+def test_examples_follow_at_once(nb):
+    assert not unchecked(code_cells(nb))
+
+def test_what_an_example_is():
+    export, shows, asserts, names = '#| export\ndef f(): pass', 'x_test[0]', 'assert f() is None', 'test_eq(f(), None)'
+    assert unchecked([export, shows]) == unchecked([export, shows, export, asserts]) == ['f']
+    assert not unchecked([export, asserts, export, shows, names]) and not unchecked(['#| export\nimport re', shows])
 
 def test_density():
     examples, exports = density(NBS, False), density(NBS, True)

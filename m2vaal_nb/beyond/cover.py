@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PIECE', 'HELD', 'LAZY', 'REFERENCE', 'CANDIDATES', 'SIGMA', 'pieces', 'Rows', 'sq_distances', 'nearest', 'checked',
-           'first_ranked', 'gauss', 'ball', 'Coverage', 'Cover', 'refresh', 'greedy', 'drawn', 'cover_of', 'cover_rows',
-           'to_cover', 'checked_sizes', 'checked_weights', 'look_at_lengths', 'herding_rows', 'alike', 'covering',
-           'cover_gains']
+           'first_ranked', 'gauss', 'ball', 'Coverage', 'Cover', 'refresh', 'greedy', 'drawn', 'cover_of',
+           'checked_sizes', 'checked_weights', 'cover_rows', 'to_cover', 'look_at_lengths', 'herding_rows', 'alike',
+           'covering', 'cover_gains']
 
 # %% ../../nbs/beyond/cover.ipynb #c0a29a81
 import warnings
@@ -253,6 +253,26 @@ def cover_of(
     cover.add(rows(z_L_D))
     return cover
 
+# %% ../../nbs/beyond/cover.ipynb #85ee3022
+def checked_sizes(n_reference, n_candidates, n, budget)->tuple: # Each None where it is all
+    "How many rows to draw; `ValueError` when these are no numbers."
+    if n_reference is not None:
+        n_reference = as_int(n_reference, 'n_reference', low=1)
+        if n_reference >= n: n_reference = None
+    if n_candidates is not None:
+        n_candidates = as_int(n_candidates, 'n_candidates', low=1)
+        n_candidates = max(n_candidates, 2*budget + 2)
+        if n_candidates >= n: n_candidates = None
+    return n_reference, n_candidates
+
+def checked_weights(weight_U, n)->np.ndarray: # (n,) float64
+    "Weights of n rows, 1 where there are none; `ValueError` when they are no weights."
+    if weight_U is None: return np.ones(n)
+    weight_U = as_scores(weight_U, n, 'Weights').double().numpy()
+    if (weight_U < 0).any():
+        raise ValueError(f"Weights must be 0 or more: the smallest is {weight_U.min():g}.")
+    return weight_U/weight_U.max() if weight_U.any() else np.ones(n)
+
 # %% ../../nbs/beyond/cover.ipynb #af48b18b
 @one_thread()
 def cover_rows(
@@ -282,26 +302,6 @@ def to_cover(z_U_D, z_L_D, budget, kernel, width, weight_U, n_reference, n_candi
     candidates, _ = drawn(weight_U, sizes[1], g)
     cover = cover_of(sizes[0], candidates, z_U_D, z_L_D, weight_U, rows, kernel, g)
     return cover, candidates, 1e-9 if exact else 1e-6
-
-# %% ../../nbs/beyond/cover.ipynb #85ee3022
-def checked_sizes(n_reference, n_candidates, n, budget)->tuple: # Each None where it is all
-    "How many rows to draw; `ValueError` when these are no numbers."
-    if n_reference is not None:
-        n_reference = as_int(n_reference, 'n_reference', low=1)
-        if n_reference >= n: n_reference = None
-    if n_candidates is not None:
-        n_candidates = as_int(n_candidates, 'n_candidates', low=1)
-        n_candidates = max(n_candidates, 2*budget + 2)
-        if n_candidates >= n: n_candidates = None
-    return n_reference, n_candidates
-
-def checked_weights(weight_U, n)->np.ndarray: # (n,) float64
-    "Weights of n rows, 1 where there are none; `ValueError` when they are no weights."
-    if weight_U is None: return np.ones(n)
-    weight_U = as_scores(weight_U, n, 'Weights').double().numpy()
-    if (weight_U < 0).any():
-        raise ValueError(f"Weights must be 0 or more: the smallest is {weight_U.min():g}.")
-    return weight_U/weight_U.max() if weight_U.any() else np.ones(n)
 
 # %% ../../nbs/beyond/cover.ipynb #2b0a4b76
 REFERENCE = CANDIDATES = 6 << 10 # Rows that stand for a pool, and that may be picked: their kernel takes 150 MB

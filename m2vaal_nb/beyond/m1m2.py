@@ -127,6 +127,7 @@ class Guess:
         p_N_C[:,self.seen] = self.classifier(self.standard(h_N_D)).softmax(-1)
         return p_N_C
 
+# %% ../../nbs/beyond/m1m2.ipynb #33fe176d
 def train_m2(
     net:M2, # Changed in place
     x_U:Tensor, # (U, D) standardised features of unlabelled rows

@@ -22,7 +22,6 @@ class Missing: "Stands for the base classes where scikit-activeml is not install
 try: from skactiveml.base import SingleAnnotatorPoolQueryStrategy, SkactivemlClassifier
 except ImportError: SingleAnnotatorPoolQueryStrategy = SkactivemlClassifier = Missing
 
-# %% ../../nbs/interop/scikit_activeml.ipynb #7950191f
 def need_skactiveml():
     "Stop with one sentence where scikit-activeml is missing."
     if SkactivemlClassifier is Missing:

@@ -130,7 +130,6 @@ class Seen:
     scales:dict # Black and white, by depth
     bad:dict # Path -> why it could not be read
 
-# %% ../../nbs/own_images/images.ipynb #795c39fd
 def see_images(
     folder:str|Path, # Where they are
     paths:list, # Of its images, relative to it

@@ -139,6 +139,7 @@ def version_of(
     raw = b'|'.join([y_N.tobytes(), rows.tobytes(), repr((control, choosing)).encode()])
     return f'{FAMILY}{(y_N >= 0).sum()}-{hashlib.sha256(raw).hexdigest()[:8]}'
 
+# %% ../../nbs/own_images/relearn.ipynb #a81fc9f5
 def first_in_order(
     pool:Pool, # Nothing of it is labelled
     choosing:Choosing, # What to choose by

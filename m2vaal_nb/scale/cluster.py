@@ -198,7 +198,6 @@ def run_on_ray(
             for runner,*_ in driver.going.values(): ray.kill(runner)
     if driver.errors: raise driver.errors[0]
 
-# %% ../../nbs/scale/cluster.ipynb #b3c27ebf
 def on_ray(
     address:str|None=None, # ray://host:port, host:port or auto; None for this machine's cores
     tries:int=3, # How often a run may lose its runner

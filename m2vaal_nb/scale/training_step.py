@@ -224,6 +224,7 @@ def quality(
     val_acc = accuracy(nets, learner, data.x[val], data.y[val])
     return dict(val_acc=val_acc, **discriminator_quality(d_L, view.d_N))
 
+# %% ../../nbs/scale/training_step.ipynb #632446d9
 def bench_reuse(
     seeds=(0, 1, 2), # Of the comparison
     steps:int=150, # Of training

@@ -158,7 +158,6 @@ class Crew:
             worker.start(job, self.folder)
         return {w.conn: w for w in self.workers if w.job}
 
-# %% ../../nbs/scale/workers.ipynb #21875b6b
 def ended(crew:Crew, worker:Worker, what:str, news:Exception|None):
     "A run is done, has failed, or has lost its worker."
     job, worker.job = worker.job, None
@@ -196,7 +195,6 @@ def run_on_workers(
             if w.process.is_alive(): w.stop(at_once=True)
     if crew.errors: raise crew.errors[0]
 
-# %% ../../nbs/scale/workers.ipynb #70f8bf90
 def on_workers(
     n:int, # Processes at the same time, at least 1
     tries:int=3, # How often a run may lose its worker
