@@ -211,7 +211,8 @@ def initial_ids(
     order = g.permutation(ids)
     order = order[np.isin(y_N[order], wanted)]
     if not 0 <= as_int(n, 'n') <= len(order):
-        raise ValueError(f"{n} initial labels were asked for: allowed are 0 to {len(order)}.")
+        why = ', for the pool has no more images of these classes' if len(classes) else ''
+        raise ValueError(f"{n} initial labels were asked for: allowed are 0 to {len(order)}{why}.")
     if not as_flag(balanced, 'balanced'): return order[:n]
     return g.permutation(np.concatenate(even_shares(order, y_N[order], g.permutation(wanted), n)))
 

@@ -223,7 +223,7 @@ def rehearse(
 
 # %% ../nbs/05_experiments.ipynb #dabeb4e4
 class Progress:
-    "A line for each finished round, with the time that the rest will take where that can be told."
+    "A line for what is finished, with the time that the rest will take where that can be told."
     def __init__(self,
         there:dict, # Job -> rounds that its log holds
         seconds:dict, # Learner -> seconds of a training step, or what is in proportion to them
@@ -250,11 +250,13 @@ def tell(
     progress:Progress, # What was there, and what is left
     line:dict, # Finished round
 ):
-    "Say that a round is finished."
+    "Say that a round is finished; of a run on features, whose rounds take moments, its last one alone."
     job = f"{line['method']}, seed {line['seed']}"
     progress.left[job] -= 1
     seconds = progress.took.setdefault(progress.learner[job], [])
     seconds.append(sum(line['timing'].values()))
+    is_quick = not LEARNERS[progress.learner[job]].phases
+    if is_quick and progress.left[job]: return
     left, total = sum(progress.left.values()), progress.total
     done = f"[{total - left:>3}/{total}] {job}, round {line['round']}"
     reached = f"{line['n_labelled']} labels, test accuracy {line['test_acc']:.1%}"
@@ -327,7 +329,7 @@ def run_grid(
     if len(names) != 1:
         raise ValueError(f"The runs of a grid share one dataset, not {', '.join(names) or 'none'}.")
     there = {job: len(stored_lines(job.log(folder), job)) for job in jobs}
-    first_lines = [line for path in sorted(Path(folder).glob('*.jsonl')) for line in read_log(path)[:1]]
+    first_lines = [line for path in sorted(Path(folder).glob('*.jsonl')) for line in read_log(path, most=1)]
     need_one_experiment([*first_lines, *(job.identity for job in jobs)], folder)
     todo = [job for job in jobs if there[job] <= job.protocol.n_queries]
     seconds = rehearse(todo, data or dataset(*names)) if todo else {}

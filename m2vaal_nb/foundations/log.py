@@ -24,10 +24,11 @@ def parse_line(text:bytes, round:int)->dict|None: # None when it is none
 
 def read_log(
     path:Path, # A run's log; it need not exist
+    most:int|None=None, # Lines to read, from the first; by default all
 )->list: # Its whole lines, as dicts
     "The rounds that a log holds; `ValueError` when it is damaged otherwise than by a cut last line."
     raw, lines = (path.read_bytes() if path.exists() else b''), []
-    for i,text in enumerate(raw[:raw.rfind(b'\n')+1].splitlines()):
+    for i,text in enumerate(raw[:raw.rfind(b'\n')+1].splitlines()[:most]):
         if (line := parse_line(text, i)) is None:
             raise ValueError(f"{path} is damaged: line {i+1} is not the record of round {i}. "
                              "Remove the file, or cut it before that line.")
