@@ -34,7 +34,6 @@ def as_inputs(
     h_N_D = as_latents(x_N, name=f'{name}, as features,')
     return h_N_D if h_N_D.is_floating_point() else h_N_D.float()
 
-
 # %% ../nbs/00_data.ipynb #06158eb0
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -211,7 +210,7 @@ def initial_ids(
     order = g.permutation(ids)
     order = order[np.isin(y_N[order], wanted)]
     if not 0 <= as_int(n, 'n') <= len(order):
-        why = ', for the pool has no more images of these classes' if len(classes) else ''
+        why = ', for the pool has no more images of these classes' if n > len(order) and len(classes) else ''
         raise ValueError(f"{n} initial labels were asked for: allowed are 0 to {len(order)}{why}.")
     if not as_flag(balanced, 'balanced'): return order[:n]
     return g.permutation(np.concatenate(even_shares(order, y_N[order], g.permutation(wanted), n)))

@@ -131,7 +131,7 @@ LINEUPS = dict(
     demo=('random', 'margin', 'vaal', 'm2_vaal', 'm2_vaal_no_adv'),
     short_2b=_by_length,
     long_2b=_by_length,
-    long_2a=('random', 'm2_random', 'm2_vaal_no_adv'),
+    long_2a=('random', 'margin', 'm2_random', 'm2_vaal_no_adv'),
     long_4=_on_kingma)
 
 # %% ../nbs/05_experiments.ipynb #00aa01a8
@@ -227,10 +227,11 @@ class Progress:
     def __init__(self,
         there:dict, # Job -> rounds that its log holds
         seconds:dict, # Learner -> seconds of a training step, or what is in proportion to them
-        say=print, # Told of every round
+        say=print, # Told what is finished
         at_once:int|None=1, # Runs at the same time; None where that is not known
     ):
         self.guess, self.say, self.at_once, self.took = seconds, say, at_once, {}
+        self.told = time.monotonic()
         self.left = {str(o): o.protocol.n_queries+1 - n for o,n in there.items()}
         self.learner = {str(job): job.protocol.learner for job in there}
         done = sum(there.values())
@@ -250,13 +251,14 @@ def tell(
     progress:Progress, # What was there, and what is left
     line:dict, # Finished round
 ):
-    "Say that a round is finished; of a run on features, whose rounds take moments, its last one alone."
+    "Say that a round is finished; of one on features, which takes moments, only when a run or ten seconds are over."
     job = f"{line['method']}, seed {line['seed']}"
     progress.left[job] -= 1
     seconds = progress.took.setdefault(progress.learner[job], [])
     seconds.append(sum(line['timing'].values()))
-    is_quick = not LEARNERS[progress.learner[job]].phases
-    if is_quick and progress.left[job]: return
+    is_quick, now = not LEARNERS[progress.learner[job]].phases, time.monotonic()
+    if is_quick and progress.left[job] and now - progress.told < 10: return
+    progress.told = now
     left, total = sum(progress.left.values()), progress.total
     done = f"[{total - left:>3}/{total}] {job}, round {line['round']}"
     reached = f"{line['n_labelled']} labels, test accuracy {line['test_acc']:.1%}"
@@ -311,7 +313,6 @@ def need_one_experiment(
                 two = f"{other.get(k)!r} in that of {line['method']}"
                 raise ValueError(f"{folder} mixes experiments: {one}, {two}. Each needs a folder of its own.")
 
-
 # %% ../nbs/05_experiments.ipynb #386572d0
 def run_grid(
     jobs:list, # At least one, all of one dataset
@@ -319,7 +320,7 @@ def run_grid(
     engine:Engine=one_by_one, # Who does the runs
     device:str='auto', # auto, cpu or cuda
     data:Dataset|None=None, # Images and labels; fetched by default
-    say=print, # Told of every round
+    say=print, # Told what is finished
     watch=None, # Given every new line of a log
 )->Path: # The folder
     "Do what is left to do of an experiment."

@@ -49,7 +49,7 @@ def asserts(source):
     return any(isinstance(o, ast.Assert) for o in nodes) or any(re.match('test_|assert_|ExceptionExpected', name) for name in calls)
 
 def unchecked(sources):
-    "Definitions that no example checks before the next exported cell."
+    "Definitions of cells that no asserting example follows before the next exported cell."
     found, waiting = [], []
     for source in sources:
         if is_export(source): found, waiting = found + waiting, definitions([source])

@@ -51,7 +51,7 @@ def what_it_said(
 
 def probe_trust(
     results:str|Path, # Folder with the logs of learned_2b and learned_4; the table goes there
-    say:Callable=print, # Told of every round
+    say:Callable=print, # Told what is finished
     seeds=FRESH[:10], # Of the runs
 )->Path: # The table
     "Ask the discriminators of logged rounds again."

@@ -24,7 +24,7 @@ def parse_line(text:bytes, round:int)->dict|None: # None when it is none
 
 def read_log(
     path:Path, # A run's log; it need not exist
-    most:int|None=None, # Lines to read, from the first; by default all
+    most:int|None=None, # Lines to look into, from the first; by default all
 )->list: # Its whole lines, as dicts
     "The rounds that a log holds; `ValueError` when it is damaged otherwise than by a cut last line."
     raw, lines = (path.read_bytes() if path.exists() else b''), []

@@ -119,7 +119,6 @@ def embeddings_dataset(
     y_N, classes = classes_of(without_common_folders(z.names), z.path)
     return with_test_set(z.h_N_D, y_N, classes, z.path.stem)
 
-
 # %% ../../nbs/own_images/labelled_folder.ipynb #81875f59
 def fitted(
     p:Protocol, # Of an experiment of the paper

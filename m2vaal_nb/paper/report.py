@@ -11,6 +11,7 @@ __all__ = ['SURE', 'read_logs', 'class_names', 'start_of', 'of_sweep', 'of_queri
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import combinations
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -175,25 +176,25 @@ def compared(
     if len(sizes) and (n_test := sum(sizes.iloc[0])) < FEW_TEST:
         what += (f'; {n_test} test images leave each accuracy uncertain by up to {unsure(n_test):.0f} points, '
                  'whatever the number of seeds')
-    if table.runs.nunique() > 1: what += '; methods have different seeds: look at `ahead`, not at the area'
     if table.of.isna().all(): return what, table
+    seeds = done.groupby('method').seed.agg(frozenset)
+    if seeds.nunique() > 1: what += '; methods have different seeds, so look at what is ahead, not at the area'
     return f"{what}; ahead of {there or 'random picks'}, {SURE[min(3, table.pairs.max())]}", table
 
 # %% ../../nbs/paper/report.ipynb #c5293f1a
 def which_is_best(
     runs:pd.DataFrame, # A row a round, of an experiment's finished runs
-)->str|None: # None where fewer than two methods share three seeds
-    "What an experiment says about its methods."
+    measure:str='accuracy', # What is in the column test_acc
+)->str|None: # None where no two methods share five seeds
+    "Which method is best, in words."
     area = areas(runs)
-    few = area.count() < 3
-    area = area.loc[:, ~few].dropna()               # on the same seeds nobody can be ahead in a circle
-    if area.shape[1] < 2 or len(area) < 3: return
-    best = unbeaten(area)
-    how = f'95%, {len(area)} seeds'
-    if few.any(): how += f'; too few of {", ".join(few.index[few])}'
-    if len(best) == area.shape[1]: return f'which method is best cannot be told yet ({how})'
-    return f"{'best is' if len(best) == 1 else 'the best is one of'} {', '.join(best)} ({how})"
-
+    shared = [area[[*pair]].notna().all(axis=1).sum() for pair in combinations(area, 2)]
+    if max(shared, default=0) < 5: return
+    best, n = unbeaten(area), area.shape[1]
+    of = f'of {n} methods by {measure} over the budget'
+    if len(best) == 1: return f'the best {of}: {best[0]} (95% over seeds)'
+    if len(best) in (0, n): return f'which is best {of}: these seeds cannot tell'
+    return f'the best {of} is one of {", ".join(best)} (95% over seeds)'
 
 # %% ../../nbs/paper/report.ipynb #76ce6927
 def of_classes(
@@ -227,8 +228,8 @@ def of_accuracy(
     if runs.n_labelled.nunique() > 1:
         says, table = compared(runs, measure, against)
         yield f'{name}, {says}', None, table
-        best = which_is_best(finished(runs))
-        if best: yield f'{name}: {best}', None, None
+        best = which_is_best(finished(runs), measure)
+        if best: yield f'{name}, {best}', None, None
     yield from of_classes(name, finished(runs))
 
 # %% ../../nbs/paper/report.ipynb #f2b6c0e4

@@ -210,13 +210,14 @@ def over_budget(
 
 # %% ../../nbs/paper/statistics.ipynb #6091442c
 def unbeaten(
-    area:pd.DataFrame, # A row a seed, a column a method, values in [0, 1]
-    level:float=.05, # Chance that the best method is missing, at most
-)->list: # Methods, the largest mean area first
-    "Methods that no other one is seen ahead of; the best is among them."
+    area:pd.DataFrame, # A row a seed, a column a method, values in [0, 1]; NaN where there is no run
+    level:float=.05, # Probability that the best method is missing, at most
+    least:int=5, # Seeds that two methods share, from which on one may be seen ahead
+)->list: # Methods, the largest mean area first; none where methods with different seeds beat each other in a circle
+    "Methods that no other one is seen ahead of."
     beaten, n = set(), area.shape[1]
     for a,b in combinations(area, 2):
         found = compare(area, a, b)
-        if found['p']/2 < level/(n - 1): beaten.add(b if found['difference'] > 0 else a)
+        is_seen = found['n'] >= least and found['p']/2 < level/(n - 1)
+        if is_seen: beaten.add(b if found['difference'] > 0 else a)
     return [m for m in area.mean().sort_values(ascending=False, kind='stable').index if m not in beaten]
-
