@@ -73,7 +73,7 @@ def parse_seeds(text:str)->list:
     seeds = []
     for part in split_names(text):
         ends = re.fullmatch(r'(\d+)-(\d+)', part)
-        low, high = map(int, ends.groups()) if ends else [parse_int(part, 'Seeds')]*2
+        low, high = map(int, ends.groups()) if ends else [parse_int(part, 'Seeds, such as 7 or 0-9')]*2
         if high < low: raise ValueError(f"Seeds: {part!r} ends before it begins.")
         seeds += range(low, high + 1)
     return seeds
@@ -219,8 +219,9 @@ def seen(
     if n_test < FEW_TEST:
         held += (f', and so few leave an accuracy uncertain by up to {unsure(n_test):.0f} points, '
                  'whatever the number of seeds')
+    aside = f'{p.n_val} others, drawn by each seed, are for validation, by which nothing is chosen'
     bought = f'From {p.n_init} labels to {min(p.max_labels, p.n_init + p.n_queries*p.budget)}, {p.budget} a query'
-    return f"{name}: {n}, {how}; {held}. {bought}."
+    return f"{name}: {n}, {how}; {held}; {aside}. {bought}."
 
 # %% ../nbs/cli.ipynb #08f8cc3f
 def do_grid(jobs, folder, engine, device, data, events):

@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
+from m2vaal_nb.foundations.display import as_range
 from m2vaal_nb.cli import m2vaal_query
 from m2vaal_nb.experiments import protocol_for
 from m2vaal_nb.loop import Protocol
@@ -13,7 +14,7 @@ from m2vaal_nb.own_images import audit as module
 from m2vaal_nb.own_images.query import label_folds, predictions
 from m2vaal_nb.own_images.audit import (
     LEAST, NO_BETTER, OTHER_NET, Audit, agreement, audit_ids, audit_order, audit_part, audit_run, audit_says,
-    as_range, audited_images, calibration, class_table, cross_fit, curve, holding_up, how_accurate, how_large, how_sure,
+    audited_images, calibration, class_table, cross_fit, curve, holding_up, how_accurate, how_large, how_sure,
     label_probabilities, parts_of, sure_table, suspects, when_to_stop, wilson)
 from m2vaal_nb.own_images.folder import COLUMNS, Known, Query, measuring, query_folder
 from m2vaal_nb.own_images.pixels import folder_picture

@@ -340,13 +340,13 @@ def test_which_is_best_in_words():
     low, high, alike = [.50, .51, .52, .53, .54], [.70, .712, .719, .731, .74], [.72, .70, .73, .70, .745]
     by = 'by accuracy over the budget'
     said = lambda **how: report.which_is_best(made_up(**how))
-    assert said(areas=dict(a=low, b=high)) == f'the best of 2 methods {by}: b (95% over seeds)'
-    assert said(areas=dict(a=low, b=high, c=alike)) == f'the best of 3 methods {by} is one of b, c (95% over seeds)'
+    assert said(areas=dict(a=low, b=high)) == f'the best of 2 methods {by}: b (95% sure, as far as seeds go)'
+    assert said(areas=dict(a=low, b=high, c=alike)) == f'the best of 3 methods {by} is one of b, c (95% sure, as far as seeds go)'
     for same in alike, high: assert said(areas=dict(b=high, c=same)) == f'which is best of 2 methods {by}: these seeds cannot tell'
     for areas in dict(a=low), dict(a=low[:4], b=high[:4]), dict(a=low, b=high[:4]): assert said(areas=areas) is None
     for seeds in [5, 6, 7, 8, 9], [1, 2, 3, 4, 5]: assert said(areas=dict(a=low, b=high), seeds=dict(b=seeds)) is None
-    few = said(areas=dict(a=low, b=high, c=[.9, .91]))                     # what has too few seeds is not struck
-    assert few == f'the best of 3 methods {by} is one of c, b (95% over seeds)'
+    few = said(areas=dict(a=low, b=high, c=[.9, .91], d=[.1]*4))
+    assert few == f'the best of 2 methods {by}: b (95% sure, as far as seeds go; too few seeds to judge c, d)'
 
 def test_methods_that_beat_each_other_in_a_circle_leave_nobody():
     rows = [dict(a=.5, b=.6), dict(b=.5, c=.6), dict(c=.5, a=.6)]          # of other seeds each
@@ -367,5 +367,6 @@ def test_figures_say_which_is_best_where_five_seeds_are_there(tmp_path, capsys):
             shutil.copy(f'{ROOT}/results/fig2b/{m}-{seed}.jsonl', to)
     cli.m2vaal_figures.__wrapped__(str(tmp_path))
     out = capsys.readouterr().out
-    assert 'mine, the best of 3 methods by accuracy over the budget is one of random, margin (95% over seeds)' in out
+    assert 'mine, the best of 2 methods by accuracy over the budget: random (95% sure, as far as seeds go; too few seeds to judge margin)' in out
+    assert 'over 500 to 2000 labels, and in the end, at 2000; ' in out and 'end_ahead' in out
     assert '; methods have different seeds, so look at what is ahead' in out

@@ -91,7 +91,7 @@ def as_name(
     listed = offered(allowed)
     near = like_name(name, listed) if isinstance(name, str) else None
     hint = f', perhaps {near}' if near else ''
-    raise ValueError(f"Unknown {what} {shown(name)}: choose one of {', '.join(listed)}{hint}.")
+    raise ValueError(f"Unknown {what} {shown(name)}{hint}: choose one of {', '.join(listed)}.")
 
 # %% ../../nbs/foundations/inputs.ipynb #87a9f2b3
 def as_budget(

@@ -28,10 +28,11 @@ def class_accuracy(
 FEW_TEST = 1000 # Test images; fewer leave an accuracy uncertain by more than three points
 
 def unsure(
-    n_test:int, # Test images, at least 1
+    n_test:int|list, # Test images, at least 1; or as many of each class, for the mean accuracy of the classes
 )->float: # Points of accuracy
-    "How uncertain so many test images leave an accuracy: half of Wilson's 95% interval, where it is widest."
-    return 98/(as_int(n_test, 'n_test', low=1) + 1.96**2)**.5
+    "How uncertain a test set leaves an accuracy: half of Wilson's 95% interval, where it is widest."
+    n_C = [as_int(n, 'n_test', low=1) for n in (n_test if isinstance(n_test, list) else [n_test])]
+    return 98/len(n_C)*sum(1/(n + 1.96**2) for n in n_C)**.5
 
 # %% ../../nbs/foundations/metrics.ipynb #d127a341
 def discriminator_quality(

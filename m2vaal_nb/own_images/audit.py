@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CURVE', 'LEAST', 'SURE', 'ENOUGH', 'NO_BETTER', 'audit_order', 'audit_run', 'audit_part', 'audit_ids',
            'audited_images', 'audit_plan', 'n_trainings', 'parts_of', 'Audit', 'one_fold', 'cross_fit', 'shares',
-           'class_table', 'percent', 'as_range', 'how_large', 'how_accurate', 'calibration', 'sure_table', 'how_sure',
-           'when_to_stop', 'curve', 'holding_up', 'audit_says', 'label_probabilities', 'suspects', 'agreement']
+           'class_table', 'how_large', 'how_accurate', 'calibration', 'sure_table', 'how_sure', 'when_to_stop', 'curve',
+           'holding_up', 'audit_says', 'label_probabilities', 'suspects', 'agreement']
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10004
 import hashlib, math
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..foundations.chance import check_seed
-from ..foundations.display import progress
+from ..foundations.display import as_range, percent, progress
 from ..foundations.inputs import as_int, as_number, as_probs, as_tensor
 from ..foundations.names import normal_name
 from ..data import Pool
@@ -202,7 +202,7 @@ def shares(
 def class_table(
     audit:Audit, # What was found
     least:int=LEAST, # Images of a class that are enough, at least 1
-)->pd.DataFrame: # Class -> n, right, accuracy, low, high; part_low, part_high (of all images)
+)->pd.DataFrame: # Class -> n, right, accuracy, low, high; part, part_low, part_high (of all images)
     "How large each class is, and how good its predictions are, the largest first."
     classes = pd.Categorical(audit.table.label, audit.classes or audit.table.label.unique())
     found, n_images = shares(audit, classes, least), audit.n_images
@@ -210,28 +210,15 @@ def class_table(
     ends = np.array([wilson(k, len(audit.table)) for k in found.n])
     least_most = np.array([known, n_images - known.sum() + known])/n_images
     found[['part_low', 'part_high']] = ends.clip(*least_most[:,:,None])
+    found['part'] = (found.n/len(audit.table)).clip(found.part_low, found.part_high)
     return found.sort_values('n', ascending=False, kind='stable')
-
-def percent(
-    part:float, # Of all, 0 to 1
-)->str:
-    "With more digits where it is nearly nothing or nearly all."
-    if 0 < part < .01: return f'{100*part:.1g}%'
-    return f'{100*part:.4g}%' if .99 < part < 1 else f'{part:.0%}'
-
-def as_range(
-    low:float, # Part of all, 0 to 1
-    high:float, # Likewise
-)->str: # Such as 10% to 25%
-    "Two ends; one number where they are the same."
-    ends = percent(low), percent(high)
-    return ends[0] if ends[0] == ends[1] else f'{ends[0]} to {ends[1]}'
 
 def how_large(
     audit:Audit, # What was found
 )->str:
     "How large a part of all images each class is."
-    parts = [f'{c.Index} {as_range(c.part_low, c.part_high)}' for c in class_table(audit).itertuples()]
+    found = class_table(audit).itertuples()
+    parts = [f'{c.Index} {percent(c.part)} ({as_range(c.part_low, c.part_high)})' for c in found]
     return f'How many of all images each class has: {listed(parts)}.'
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10043

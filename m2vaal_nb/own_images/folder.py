@@ -464,7 +464,8 @@ def write_predictions(
     if audit:
         right, n = audit.table['all'].sum(), len(audit.table)
         low, high = wilson(right, n)
-        trusted = f'where {right/n:.0%} ({low:.0%} to {high:.0%}) of what was predicted in the audit is right'
+        trusted = (f'where {right/n:.0%} ({low:.0%} to {high:.0%}) of what was predicted in the audit is right, '
+                   'which is of all images: those left over are easier where the hard ones were chosen')
     if known.left: said += (
         f', {known.left} with what is predicted, with a probability of {table.probability.mean():.0%} on average, '
         f'{trusted}. To correct one, fill in its label; what is predicted is not read')

@@ -57,7 +57,7 @@ def classes_of(
     "What images are, by their folders; `ValueError` when that cannot be told."
     folders = [path.replace('\\', '/').split('/')[:-1] for path in paths]
     if [] in folders:
-        must = 'there must be one for each class'
+        must = 'names are CLASS/IMAGE here, and no file of labels is read'
         raise ValueError(f"{paths[folders.index([])]} is in no subfolder of {place}: {must}.")
     names = [normal_name(folder[0]) for folder in folders]
     classes, y_N, n = np.unique(names, return_inverse=True, return_counts=True)
@@ -114,9 +114,12 @@ def without_common_folders(
 def embeddings_dataset(
     path:str|Path, # A file of embeddings, with names CLASS/IMAGE, perhaps with folders before that
 )->tuple: # Name in a protocol, dataset
-    "Embeddings of labelled images as a dataset."
+    "Embeddings of labelled images as a dataset, in the order of their names, as those of a folder are."
     z = read_embeddings(path)
-    y_N, classes = classes_of(without_common_folders(z.names), z.path)
+    names = without_common_folders(z.names)
+    order = sorted(range(len(z)), key=names.__getitem__)
+    y_N, classes = classes_of([names[i] for i in order], z.path)
+    z = z.at(order)
     return with_test_set(z.h_N_D, y_N, classes, z.path.stem)
 
 # %% ../../nbs/own_images/labelled_folder.ipynb #81875f59

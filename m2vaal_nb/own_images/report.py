@@ -24,6 +24,7 @@ from fastcore.xml import (
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..foundations.display import as_range
 from ..foundations.files import write_whole
 from ..foundations.inputs import as_ids
 from ..data import Pool
@@ -33,7 +34,7 @@ from ..experiments import METHODS
 from ..beyond.doubt_herding import area_doubt, view_doubt
 from .accuracy import wilson
 from .audit import (
-    LEAST, Audit, agreement, as_range, class_table, curve, how_accurate, how_sure, label_probabilities,
+    LEAST, Audit, agreement, class_table, curve, how_accurate, how_sure, label_probabilities,
     sure_table, suspects, when_to_stop)
 from .query import trained, view_blocks
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EXPERIMENTS', 'SWEEPS', 'MEASUREMENTS', 'PAGES', 'INTRODUCTION', 'ON_MNIST', 'FROM_1000', 'FROM_500', 'CHOOSING',
-           'ALGORITHMS', 'PICKS', 'EASY_CLASSES', 'CONCLUSION', 'CLAIMS', 'finished', 'other_numbers', 'read_all',
-           'Claim', 'judge_claims', 'Markdown', 'show_verdicts', 'in_kingma', 'after_long_training',
+           'ALGORITHMS', 'PICKS', 'EASY_CLASSES', 'CONCLUSION', 'CLAIMS', 'finished', 'at_their_end', 'other_numbers',
+           'read_all', 'Claim', 'judge_claims', 'Markdown', 'show_verdicts', 'in_kingma', 'after_long_training',
            'adversarial_cosine', 'less_even', 'less_even_than_random', 'less_wrong_than_random', 'judge']
 
 # %% ../../nbs/paper/claims.ipynb #e79db532
@@ -28,6 +28,15 @@ def finished(
     reached = runs.n_labelled.groupby([setting, runs.method, runs.seed]).transform('max')
     furthest = runs.n_labelled.groupby(setting).transform('max')
     return runs[reached == furthest]
+
+# %% ../../nbs/paper/claims.ipynb #56dadd10
+def at_their_end(
+    runs:pd.DataFrame, # A row a round; of a sweep, with a column `setting`
+)->pd.DataFrame: # The same without runs that have labels left to buy
+    "The runs that are evidence."
+    setting = runs.get('setting', pd.Series('the only one', index=runs.index))
+    reached = runs.n_labelled.groupby([setting, runs.method, runs.seed]).transform('max')
+    return runs[reached == runs.protocol.map(lambda p: p['max_labels'])]
 
 # %% ../../nbs/paper/claims.ipynb #aaee8865
 def other_numbers(
@@ -55,9 +64,9 @@ def read_all(
     "Everything a claim may be judged by."
     folder, found = Path(folder), {}
     for name in EXPERIMENTS:
-        if any((folder/name).glob('*.jsonl')): found[name] = finished(read_results(folder/name))
+        if any((folder/name).glob('*.jsonl')): found[name] = at_their_end(read_results(folder/name))
     for name in SWEEPS:
-        if any((folder/name).glob('*/*.jsonl')): found[name] = finished(read_sweep(folder/name))
+        if any((folder/name).glob('*/*.jsonl')): found[name] = at_their_end(read_sweep(folder/name))
     for name in [*found]:
         if other := other_numbers(name, found[name]):
             del found[name]

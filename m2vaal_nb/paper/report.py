@@ -148,6 +148,7 @@ SURE = (
     'no seed in common',
     'of one seed, which may be chance: run more (--seeds 0-4)',
     'of two seeds, too few to decide: run more (--seeds 0-4)',
+    *['with intervals of 95%, paired by seed; five seeds also say which is best (--seeds 0-4)']*2,
     'with intervals of 95%, paired by seed')
 
 def meant(
@@ -168,18 +169,21 @@ def compared(
     done = finished(runs)
     there = meant(against, done)
     table = over_budget(done, there).round(2)
-    what = f'{measure} in percent averaged over {done.n_labelled.min()} to {done.n_labelled.max()} labels'
+    first, last = done.n_labelled.min(), done.n_labelled.max()
+    what = f'{measure} in percent averaged over {first} to {last} labels, and in the end, at {last}'
     n, n_done = (len(r.drop_duplicates(['method', 'seed'])) for r in (runs, done))
     if n_done < n: what += f'; {n - n_done} of {n} runs have come less far and are left out'
     if against and not there: what += f'; none of these is of {against}'
     sizes = runs.test_class_n.dropna() if 'test_class_n' in runs else runs.iloc[:0]
-    if len(sizes) and (n_test := sum(sizes.iloc[0])) < FEW_TEST:
-        what += (f'; {n_test} test images leave each accuracy uncertain by up to {unsure(n_test):.0f} points, '
+    of_class = [n for n in (sizes.iloc[0] if len(sizes) else ()) if n]
+    n_test = of_class if measure.startswith('balanced') else sum(of_class)
+    if of_class and (points := unsure(n_test)) > unsure(FEW_TEST):
+        what += (f'; {sum(of_class)} test images leave each accuracy uncertain by up to {points:.0f} points, '
                  'whatever the number of seeds')
     if table.of.isna().all(): return what, table
     seeds = done.groupby('method').seed.agg(frozenset)
     if seeds.nunique() > 1: what += '; methods have different seeds, so look at what is ahead, not at the area'
-    return f"{what}; ahead of {there or 'random picks'}, {SURE[min(3, table.pairs.max())]}", table
+    return f"{what}; ahead of {there or 'random picks'}, {SURE[min(5, table.pairs.max())]}", table
 
 # %% ../../nbs/paper/report.ipynb #c5293f1a
 def which_is_best(
@@ -188,13 +192,16 @@ def which_is_best(
 )->str|None: # None where no two methods share five seeds
     "Which method is best, in words."
     area = areas(runs)
+    few = area.columns[area.count() < 5]
+    area = area.drop(columns=few)
     shared = [area[[*pair]].notna().all(axis=1).sum() for pair in combinations(area, 2)]
     if max(shared, default=0) < 5: return
     best, n = unbeaten(area), area.shape[1]
     of = f'of {n} methods by {measure} over the budget'
-    if len(best) == 1: return f'the best {of}: {best[0]} (95% over seeds)'
-    if len(best) in (0, n): return f'which is best {of}: these seeds cannot tell'
-    return f'the best {of} is one of {", ".join(best)} (95% over seeds)'
+    others = f'; too few seeds to judge {", ".join(few)}' if len(few) else ''
+    if len(best) == 1: return f'the best {of}: {best[0]} (95% sure, as far as seeds go{others})'
+    if len(best) in (0, n): return f'which is best {of}: these seeds cannot tell{others}'
+    return f'the best {of} is one of {", ".join(best)} (95% sure, as far as seeds go{others})'
 
 # %% ../../nbs/paper/report.ipynb #76ce6927
 def of_classes(

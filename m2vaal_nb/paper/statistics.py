@@ -191,20 +191,22 @@ def area_table(
 def over_budget(
     runs:pd.DataFrame, # A row a round, of an experiment's finished runs
     against:str|None=None, # One of its methods; by default random picks of the same learner, or else of a classifier
-)->pd.DataFrame: # A row a method, best first: area in percent; points ahead of which other, low to high; pairs
-    "Areas, and paired differences to random picks or to another method."
-    area = areas(runs)
+)->pd.DataFrame: # A row a method, best first: area, in percent; points ahead of another, low to high; and in the end
+    "Areas and accuracies in the end, and paired differences to random picks or to another method."
+    area, last = areas(runs), runs[runs.n_labelled == runs.n_labelled.max()]
+    end = last.pivot(index='seed', columns='method', values='test_acc')
     of = runs.groupby('method').protocol.first()
     if against is not None: as_name(against, [*area], 'method')
     random = {of[m]['learner']: m for m in area if of[m]['sampler'] == 'random'}
     rows = {}
     for m in area:
-        row = rows[m] = dict(area=100*area[m].mean(), runs=area[m].count())
+        row = rows[m] = dict(area=100*area[m].mean(), runs=area[m].count(), end=100*end[m].mean())
         base = against or random.get(of[m]['learner'], random.get('classifier'))
         if base not in (None, m):
-            found = compare(area, m, base)
-            row |= dict(of=base, ahead=found['difference'], low=found['low'], high=found['high'], pairs=found['n'])
-    columns = ['area', 'runs', 'ahead', 'low', 'high', 'of', 'pairs']
+            over, at_end = compare(area, m, base), compare(end, m, base)
+            row |= dict(ahead=over['difference'], low=over['low'], high=over['high'], of=base, pairs=over['n'])
+            row |= dict(end_ahead=at_end['difference'], end_low=at_end['low'], end_high=at_end['high'])
+    columns = ['area', 'runs', 'ahead', 'low', 'high', 'end', 'end_ahead', 'end_low', 'end_high', 'of', 'pairs']
     table = pd.DataFrame.from_dict(rows, 'index', columns=columns).sort_values('area', ascending=False)
     return table.astype(dict(pairs='Int64'))
 
