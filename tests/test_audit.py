@@ -265,7 +265,7 @@ def sized(counts, n_images, known=()):
 def test_class_sizes_have_wilsons_intervals():
     found = class_table(sized([30, 15, 0], 100_000))
     for c,n in zip('abc', [30, 15, 0]): assert np.allclose(found.loc[c, ['part_low', 'part_high']].astype(float), wilson(n, 45), atol=1e-3)
-    assert how_large(sized([30, 15, 0], 100_000)) == 'How many of all images each class has: a 52% to 79%, b 21% to 48%, c 0% to 8%.'
+    assert how_large(sized([30, 15, 0], 100_000)) == 'How many of all images each class has: a 67% (52% to 79%), b 33% (21% to 48%), c 0% (0% to 8%).'
 
 @pytest.mark.parametrize('known', [(), (40, 30, 5), (70, 29, 0)])
 def test_class_sizes_agree_with_the_labels_at_hand(known):

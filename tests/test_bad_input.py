@@ -88,7 +88,7 @@ CALLS = { # what is wrong: (the call, what its sentence says)
     'fewer labels at the end than at the start': (lambda: Protocol(n_init=10, max_labels=5), 'at least `n_init`'),
     **{f'a method called {m!r}': (lambda m=m: Job(Protocol(), m, 0), 'letters, digits and underscores') for m in (5, None, True, b'margin', '', 'a b', '../a')},
     'unknown experiment': (lambda: plan('fig5'), "Unknown experiment 'fig5': choose one of"),
-    'unknown method': (lambda: protocol_for(Protocol(), 'vall'), "Unknown method 'vall': choose one of"),
+    'unknown method': (lambda: protocol_for(Protocol(), 'vall'), "Unknown method 'vall', perhaps vaal: choose one of"),
     'no seeds': (lambda: plan('demo', seeds=[]), 'at least one'),
     'a negative seed': (lambda: plan('demo', seeds=[-1]), '`seed` is -1: it must be an integer, at least 0'),
     'unknown device': (lambda: pick_device('tpu'), 'choose one of auto, cpu, cuda'),

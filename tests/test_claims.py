@@ -155,11 +155,11 @@ def test_runs_that_are_not_finished_do_not_count():
     sweep = pd.concat([behind.assign(setting='x'), whole[whole['round'] == 0].assign(setting='y')])
     assert finished(sweep).groupby('setting').size().to_dict() == {'x': len(left), 'y': 10}     # each by its own length
 
-def logs_with(folder, setting, **changes):
-    "One log of a round, whose protocol differs in what is given."
+def logs_with(folder, setting, n_labelled=None, **changes):
+    "One log of a round, at the end of the budget, whose protocol differs in what is given."
     (folder/setting).mkdir(parents=True, exist_ok=True)
     p = json.loads(json.dumps(asdict(PROTOCOLS[setting]))) | changes
-    line = dict(method='random', seed=0, round=0, n_labelled=p['n_init'], test_acc=.5, queried=[], protocol=p)
+    line = dict(method='random', seed=0, round=0, n_labelled=n_labelled or p['max_labels'], test_acc=.5, queried=[], protocol=p)
     (folder/setting/'random-0.jsonl').write_text(json.dumps(line) + '\n')
 
 @pytest.mark.parametrize('changes', [dict(steps=20), dict(budget=10), dict(n_init=20), dict(max_labels=400), dict(init_classes=[1]), dict(precision='bfloat16')])
@@ -170,6 +170,8 @@ def test_runs_with_other_numbers_are_no_evidence(setting, changes, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert [*read_all(tmp_path)] == [name]
+        logs_with(tmp_path, setting, n_labelled=299)                   # cut short
+        assert not read_all(tmp_path)
     logs_with(tmp_path, setting, **changes)
     with pytest.warns(UserWarning, match=f'{name} has runs with other numbers than {name} has .{[*changes][0]}.'): assert not read_all(tmp_path)
 

@@ -494,12 +494,15 @@ def test_embeddings_are_a_dataset(embedded, capsys, workers):
     dataset, = runs.protocol.map(lambda p: p['dataset']).unique()
     assert re.fullmatch('photos@[0-9a-f]{64}', dataset)
 
-def test_the_order_of_rows_in_a_file_is_another_dataset_and_its_name_is_none(embedded):
-    name, _ = embeddings_dataset('photos.npz')
+def test_neither_the_order_of_rows_in_a_file_nor_its_name_is_another_dataset(embedded):
+    name, data = embeddings_dataset('photos.npz')
     shutil.copy('photos.npz', 'others.npz')
     assert embeddings_dataset('others.npz')[0].partition('@')[2] == name.partition('@')[2]
-    z = np.load('photos.npz')
+    z = dict(np.load('photos.npz'))
     np.savez('photos.npz', names=z['names'][::-1], embeddings=z['embeddings'][::-1])
+    again, turned = embeddings_dataset('photos.npz')
+    assert again == name and torch.equal(turned.x_test, data.x_test) and (turned.y == data.y).all()
+    np.savez('photos.npz', names=z['names'], embeddings=z['embeddings'][::-1])
     assert embeddings_dataset('photos.npz')[0] != name
 
 @pytest.mark.parametrize('experiment,options,says', [

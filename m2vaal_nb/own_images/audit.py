@@ -217,8 +217,10 @@ def how_large(
     audit:Audit, # What was found
 )->str:
     "How large a part of all images each class is."
-    found = class_table(audit).itertuples()
-    parts = [f'{c.Index} {percent(c.part)} ({as_range(c.part_low, c.part_high)})' for c in found]
+    def size(c):
+        ends = as_range(c.part_low, c.part_high)
+        return f'{percent(c.part)} ({ends})' if ' to ' in ends else ends
+    parts = [f'{c.Index} {size(c)}' for c in class_table(audit).itertuples()]
     return f'How many of all images each class has: {listed(parts)}.'
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10043

@@ -64,14 +64,16 @@ def read_all(
     "Everything a claim may be judged by."
     folder, found = Path(folder), {}
     for name in EXPERIMENTS:
-        if any((folder/name).glob('*.jsonl')): found[name] = at_their_end(read_results(folder/name))
+        if any((folder/name).glob('*.jsonl')): found[name] = read_results(folder/name)
     for name in SWEEPS:
-        if any((folder/name).glob('*/*.jsonl')): found[name] = at_their_end(read_sweep(folder/name))
+        if any((folder/name).glob('*/*.jsonl')): found[name] = read_sweep(folder/name)
     for name in [*found]:
         if other := other_numbers(name, found[name]):
             del found[name]
             warnings.warn(f"{folder/name} has runs with other numbers than {name} has ({', '.join(other)}): "
                           "they are no evidence for it.")
+        elif len(whole := at_their_end(found[name])): found[name] = whole
+        else: del found[name]
     for name in MEASUREMENTS:
         path = folder/f'{name}.csv'
         if path.exists(): found[name] = pd.read_csv(path)
