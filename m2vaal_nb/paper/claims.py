@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['EXPERIMENTS', 'SWEEPS', 'MEASUREMENTS', 'PAGES', 'INTRODUCTION', 'ON_MNIST', 'FROM_1000', 'FROM_500', 'CHOOSING',
-           'ALGORITHMS', 'PICKS', 'EASY_CLASSES', 'CONCLUSION', 'CLAIMS', 'finished', 'at_their_end', 'other_numbers',
-           'read_all', 'Claim', 'judge_claims', 'Markdown', 'show_verdicts', 'in_kingma', 'after_long_training',
-           'adversarial_cosine', 'less_even', 'less_even_than_random', 'less_wrong_than_random', 'judge']
+           'ALGORITHMS', 'PICKS', 'EASY_CLASSES', 'CONCLUSION', 'CLAIMS', 'reached', 'finished', 'at_their_end',
+           'other_numbers', 'read_all', 'Claim', 'judge_claims', 'Markdown', 'show_verdicts', 'in_kingma',
+           'after_long_training', 'adversarial_cosine', 'less_even', 'less_even_than_random', 'less_wrong_than_random',
+           'judge']
 
 # %% ../../nbs/paper/claims.ipynb #e79db532
 import warnings
@@ -20,23 +21,27 @@ from ..experiments import PROTOCOLS, common, read_results, read_sweep
 from .rules import *
 
 # %% ../../nbs/paper/claims.ipynb #29eadd6a
+def reached(
+    runs:pd.DataFrame, # A row a round; of a sweep, with a column `setting`
+)->tuple: # Setting of each row; labels that its run ends with
+    "How far runs have come."
+    setting = runs.get('setting', pd.Series('the only one', index=runs.index))
+    return setting, runs.n_labelled.groupby([setting, runs.method, runs.seed]).transform('max')
+
 def finished(
     runs:pd.DataFrame, # A row a round; of a sweep, with a column `setting`
 )->pd.DataFrame: # The same without runs that have come less far than others of their setting
     "The runs that can be compared."
-    setting = runs.get('setting', pd.Series('the only one', index=runs.index))
-    reached = runs.n_labelled.groupby([setting, runs.method, runs.seed]).transform('max')
-    furthest = runs.n_labelled.groupby(setting).transform('max')
-    return runs[reached == furthest]
+    setting, last = reached(runs)
+    return runs[last == last.groupby(setting).transform('max')]
 
 # %% ../../nbs/paper/claims.ipynb #56dadd10
 def at_their_end(
     runs:pd.DataFrame, # A row a round; of a sweep, with a column `setting`
 )->pd.DataFrame: # The same without runs that have labels left to buy
     "The runs that are evidence."
-    setting = runs.get('setting', pd.Series('the only one', index=runs.index))
-    reached = runs.n_labelled.groupby([setting, runs.method, runs.seed]).transform('max')
-    return runs[reached == runs.protocol.map(lambda p: p['max_labels'])]
+    _, last = reached(runs)
+    return runs[last == runs.protocol.map(lambda p: p['max_labels'])]
 
 # %% ../../nbs/paper/claims.ipynb #aaee8865
 def other_numbers(

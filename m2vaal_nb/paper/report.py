@@ -26,7 +26,7 @@ from ..loop import Protocol
 from ..experiments import accuracy_table, methods_in, plot_curves, read_results, read_sweep, sweep_table
 from .claims import finished, judge, read_all
 from .fig3 import show_kept
-from .statistics import areas, balanced, over_budget, unbeaten
+from .statistics import LEAST_SEEDS, areas, balanced, over_budget, unbeaten
 from .tuning import plot_tuning, validation_accuracy
 from .why import (
     plot_classes, plot_cosines, plot_discriminator, plot_sensitivity, plot_wrong, sensitivity_map)
@@ -192,10 +192,10 @@ def which_is_best(
 )->str|None: # None where no two methods share five seeds
     "Which method is best, in words."
     area = areas(runs)
-    few = area.columns[area.count() < 5]
+    few = area.columns[area.count() < LEAST_SEEDS]
     area = area.drop(columns=few)
     shared = [area[[*pair]].notna().all(axis=1).sum() for pair in combinations(area, 2)]
-    if max(shared, default=0) < 5: return
+    if max(shared, default=0) < LEAST_SEEDS: return
     best, n = unbeaten(area), area.shape[1]
     of = f'of {n} methods by {measure} over the budget'
     others = f'; too few seeds to judge {", ".join(few)}' if len(few) else ''
@@ -232,12 +232,13 @@ def of_accuracy(
     fig = plot_curves(runs, f'{name}: {start_of(runs)}')
     fig.axes[0].set_ylabel(named(fig.axes[0].get_ylabel()))
     yield stem, fig, accuracy_table(runs).rename_axis(index=named)
+    done = finished(runs)
     if runs.n_labelled.nunique() > 1:
         says, table = compared(runs, measure, against)
         yield f'{name}, {says}', None, table
-        best = which_is_best(finished(runs), measure)
+        best = which_is_best(done, measure)
         if best: yield f'{name}, {best}', None, None
-    yield from of_classes(name, finished(runs))
+    yield from of_classes(name, done)
 
 # %% ../../nbs/paper/report.ipynb #f2b6c0e4
 def figures(
