@@ -28,14 +28,15 @@ from ..foundations.display import as_range
 from ..foundations.files import write_whole
 from ..foundations.inputs import as_ids
 from ..data import Pool
+from ..losses import LEARNERS
 from ..samplers import SAMPLERS
 from ..loop import Protocol
 from ..experiments import METHODS
 from ..beyond.doubt_herding import area_doubt, view_doubt
 from .accuracy import wilson
 from .audit import (
-    LEAST, Audit, agreement, class_table, curve, how_accurate, how_sure, label_probabilities,
-    sure_table, suspects, when_to_stop)
+    LEAST, SUSPECT, Audit, agreement, class_table, curve, how_accurate, how_sure, label_probabilities,
+    sure_table, suspected_by_chance, suspects, when_to_stop)
 from .query import trained, view_blocks
 
 # %% ../../nbs/own_images/report.ipynb #b0d10011
@@ -202,6 +203,7 @@ class Findings:
     same:pd.DataFrame|None=None # Images that are nearly the same as others
     same_from:float=.99 # How alike these are at least, below 1
     suspects:pd.DataFrame|None=None # Labels that may be wrong
+    by_chance:float|None=None # So many there would be if all were right; None where probabilities are not honest
     agreed:tuple=(0, 0) # Labels that models name which have not seen them, labels that they judged
 
     def likeness(self, alike): # How alike two images are, to the digit that counts among those of the folder
@@ -226,6 +228,7 @@ def findings(
     if len(pool.labelled) >= 10 and len(np.unique(pool.y)) > 1:
         p_L_C = label_probabilities(pool, p, seed)
         found |= dict(suspects=suspects(pool, p_L_C), agreed=agreement(pool, p_L_C))
+        if LEARNERS[p.learner].supervised: found['by_chance'] = suspected_by_chance(p_L_C)
     if not len(pool.labelled) or not len(batch): return Findings(**found)
     owned = owners(pool, batch.id)
     known = likenesses(pool, batch.id, owned)
@@ -389,10 +392,11 @@ def suspects_section(
     largest = np.bincount(f.pool.y).max()/len(f.pool.y)
     seldom = f'Models that have not seen a label name it for {right} of {n}: too seldom to call any of them wrong.'
     if wilson(right, n)[0] <= max(.5, largest): return Section(head, P(seldom))
-    none = ('No label is one to which models that have not seen it give less than 1%. '
-            'That is no proof that all are right.')
+    below = f'a probability below {SUSPECT:.0%} for models that have not seen'
+    none = f'No label has {below} it. That is no proof that all are right.'
     if not len(f.suspects): return Section(head, P(none))
-    says = (f'{count(len(f.suspects), "label")} to which models that have not seen it give less than 1%. '
+    expected = '' if f.by_chance is None else f' Were all labels right, it would be about {f.by_chance:.0f}.'
+    says = (f'{count(len(f.suspects), "label")} with {below} them.{expected} '
             'Such a label may be right, its image a hard one, and others may be wrong. '
             'The only label of a class is not judged.')
     def card(o):
