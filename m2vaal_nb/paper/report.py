@@ -26,7 +26,8 @@ from ..loop import Protocol
 from ..experiments import accuracy_table, methods_in, plot_curves, read_results, read_sweep, sweep_table
 from .claims import finished, judge, read_all
 from .fig3 import show_kept
-from .statistics import LEAST_SEEDS, areas, balanced, over_budget, unbeaten
+from .statistics import (
+    LEAST_SEEDS, areas, balanced, over_budget, seeds_needed, unbeaten)
 from .tuning import plot_tuning, validation_accuracy
 from .why import (
     plot_classes, plot_cosines, plot_discriminator, plot_sensitivity, plot_wrong, sensitivity_map)
@@ -200,8 +201,12 @@ def which_is_best(
     of = f'of {n} methods by {measure} over the budget'
     others = f'; too few seeds to judge {", ".join(few)}' if len(few) else ''
     if len(best) == 1: return f'the best {of}: {best[0]} (95% sure, as far as seeds go{others})'
-    if len(best) in (0, n): return f'which is best {of}: these seeds cannot tell{others}'
-    return f'the best {of} is one of {", ".join(best)} (95% sure, as far as seeds go{others})'
+    if not best: return f'which is best {of}: these seeds cannot tell{others}'
+    needed = seeds_needed(area, best)
+    about = 'more than 1,000' if needed > 1000 else f'about {float(f"{needed:.2g}"):.0f}'
+    lead = f'if the lead of {best[0]} is as it seems, it takes {about} seeds to show it'
+    if len(best) == n: return f'which is best {of}: these seeds cannot tell; {lead}{others}'
+    return f'the best {of} is one of {", ".join(best)} (95% sure, as far as seeds go{others}); {lead}'
 
 # %% ../../nbs/paper/report.ipynb #76ce6927
 def of_classes(

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['CONTRASTS', 'LEAST_SEEDS', 'area_under', 'areas', 'balanced', 'half_width', 'smallest_difference', 'compare',
            'with_interval', 'curve_over', 'holm', 'contrasts', 'declared_p', 'win_tie_loss', 'area_table',
-           'over_budget', 'unbeaten']
+           'over_budget', 'unbeaten', 'seeds_needed']
 
 # %% ../../nbs/paper/statistics.ipynb #2395f4c5
 import warnings
+from bisect import bisect_left
 from itertools import combinations
 
 import numpy as np
@@ -225,3 +226,20 @@ def unbeaten(
         is_seen = found['n'] >= least and found['p']/2 < level/(n - 1)
         if is_seen: beaten.add(b if found['difference'] > 0 else a)
     return [m for m in area.mean().sort_values(ascending=False, kind='stable').index if m not in beaten]
+
+# %% ../../nbs/paper/statistics.ipynb #05fd1e1d
+def seeds_needed(
+    area:pd.DataFrame, # A row a seed, a column a method, values in [0, 1]
+    best:list, # Methods that are not told apart, the first of which has the largest mean area
+    power:float=.8, # Probability that each of the others is seen behind it
+    level:float=.05, # Probability that the best method is missing, at most
+    most:int=1000, # Seeds at which to give up
+)->int: # At least five; most + 1 where it takes more
+    "Seeds with which the first method would be seen ahead, were the differences as they seem."
+    n_seeds = range(LEAST_SEEDS, most + 1)
+    def of_pair(other):
+        pairs = (area[best[0]] - area[other]).dropna()
+        if not pairs.mean() > 0: return most + 1
+        def enough(n): return smallest_difference(pairs.std(), n, power, 2*level/(area.shape[1] - 1)) <= pairs.mean()
+        return LEAST_SEEDS + bisect_left(n_seeds, True, key=enough)
+    return max(of_pair(other) for other in best[1:])
