@@ -5,7 +5,7 @@ from pathlib import Path
 from execnb.nbio import read_nb, write_nb
 from PIL import Image, ImageChops
 
-LARGE = 20_000 # Bytes
+LARGE = 5_000 # Bytes
 COLOURS, GREYS = 128, 32
 STYLE = re.compile(r'<style scoped>.*?</style>\n', re.S)
 
