@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['GOES_ON', 'say', 'one_sentence_errors', 'parse_int', 'parse_number', 'parse_seeds', 'given', 'with_dashes',
-           'parser_of', 'options_of', 'dashed', 'engine_for', 'other_images', 'grids_of', 'seen', 'do_grid', 'do_grids',
-           'm2vaal_run', 'm2vaal_methods', 'm2vaal_figures', 'm2vaal_probe', 'm2vaal_pictures', 'm2vaal_demo',
-           'm2vaal_bench', 'loading', 'label_sources', 'm2vaal_query', 'm2vaal_serve', 'm2vaal_embed']
+           'parser_of', 'options_of', 'dashed', 'engine_for', 'label_sources', 'other_images', 'grids_of', 'seen',
+           'do_grid', 'do_grids', 'm2vaal_run', 'm2vaal_methods', 'm2vaal_figures', 'm2vaal_probe', 'm2vaal_pictures',
+           'm2vaal_demo', 'm2vaal_bench', 'loading', 'm2vaal_query', 'm2vaal_serve', 'm2vaal_embed']
 
 # %% ../nbs/cli.ipynb #5c5707ab
 import gc, os, re, sys, warnings
@@ -156,20 +156,36 @@ def engine_for(
     n = min(asked.at_once, len(jobs))
     return one_by_one if n < 2 else on_workers(n)
 
+# %% ../nbs/cli.ipynb #81466a0c
+def label_sources(
+    text:str, # Such as: labels.csv,"batches/*.csv"
+)->list: # Names
+    "What labels come from; the files of a pattern in the order of their names."
+    found = []
+    for name in split_names(text):
+        pattern = not Path(name).exists() and not {*name}.isdisjoint('*?[')
+        files = sorted(filter(os.path.isfile, glob(name, recursive=True))) if pattern else [name]
+        if not files: raise ValueError(f"No file is called like {name}.")
+        found += files
+    return found
+
 # %% ../nbs/cli.ipynb #3f4b13fa
 def other_images(
     dataset:str|None, # Name of a dataset, a folder of labelled images or a file of their embeddings; None for none
     size:int|None=None, # Pixels a side of the images of a folder
+    labels=(), # Files that say what the images of a folder or a file are; none where their folders do
 )->tuple: # Name in a protocol; what a folder or a file holds; None for what is not asked for
     "What `--dataset` means."
     from m2vaal_nb.own_images.labelled_folder import embeddings_dataset, folder_dataset, is_embeddings
-    if dataset and Path(dataset).is_dir(): return folder_dataset(dataset, size)
+    if dataset and Path(dataset).is_dir(): return folder_dataset(dataset, size, labels, say)
     if size is not None:
         raise ValueError("--size is for the images of a folder: --dataset FOLDER.")
-    if not dataset: return None, None
+    if is_embeddings(dataset): return embeddings_dataset(dataset, labels, say)
     from m2vaal_nb.data import CLASSES
+    if labels and (not dataset or dataset in CLASSES):
+        raise ValueError("--labels is for images of your own: --dataset FOLDER, or a file of embeddings.")
+    if not dataset: return None, None
     if dataset in CLASSES: return dataset, None
-    if is_embeddings(dataset): return embeddings_dataset(dataset)
     allowed = f"{', '.join(CLASSES)}, a folder with a subfolder of images for each class, or a file of its embeddings"
     raise ValueError(f"There is no dataset {dataset}: choose one of {allowed}.")
 
@@ -261,6 +277,7 @@ def m2vaal_run(
     rounds:str=None, # Stop after so many queries; by default where the paper stops
     steps:str=None, # Training steps in a round; by default the experiment's
     dataset:str=None, # fashion_mnist, mnist, cifar10, a folder (a subfolder of images a class), or its embeddings
+    labels:str=None, # What its images are, as in m2vaal_query, where no subfolder and no name says it
     init_classes:str=None, # Classes of the first labels, with commas; by default the experiment's, or any of a folder's
     size:str=None, # Pixels a side of a folder's images; by default as the first one, at most 64, or 32 for features
     no_flip:bool=False, # Left and right differ, as in text: features are learned without mirrored images
@@ -286,7 +303,7 @@ def m2vaal_run(
             says = 'are for features of other images, as in learned_4 --dataset FOLDER'
             raise ValueError(f"--no-flip and --no-recolour {says}.")
         if base and pixels is None and Path(dataset).is_dir(): pixels = LEARNED_SIDE
-        images = other_images(dataset, pixels)
+        images = other_images(dataset, pixels, label_sources(labels or ''))
         if init_classes is not None: changes['init_classes'] = first_classes(split_names(init_classes), name, images)
         def planned(known): return grids_of(name, methods, seeds, (known, images[1]), **changes | sizes)
         looks = dict(flip=not no_flip, recolour=not no_recolour)
@@ -355,6 +372,7 @@ def m2vaal_pictures(
     out:str='out/pictures', # PNG files go there
     dataset:str=None, # The folder of images of a run on your own
     size:str=None, # Pixels a side of these, where the run had a --size
+    labels:str=None, # What they are, where the run had --labels
     device:str='auto', # auto, cpu or cuda
 ):
     "Draw what a run bought: picks, classes, latent map, scores. One round is trained again."
@@ -370,7 +388,7 @@ def m2vaal_pictures(
         numbers, seen = given(round=round, size=size), (None, None)
         lines, _ = picks_of(log, numbers.get('round'))
         known = lines[0]['protocol']['dataset']
-        if dataset: seen = data_of_run(known, dataset, numbers.get('size'), say)
+        if dataset: seen = data_of_run(known, dataset, numbers.get('size'), label_sources(labels or ''), say)
         elif known not in DATASETS:
             stem = known.partition('@')[0]
             raise ValueError(f"The images of {stem} are not at hand: name their folder (--dataset FOLDER).")
@@ -431,19 +449,6 @@ def loading():
     finally:
         gc.freeze()
         if looked: gc.enable()
-
-# %% ../nbs/cli.ipynb #81466a0c
-def label_sources(
-    text:str, # Such as: labels.csv,"batches/*.csv"
-)->list: # Names
-    "What labels come from; the files of a pattern in the order of their names."
-    found = []
-    for name in split_names(text):
-        pattern = not Path(name).exists() and not {*name}.isdisjoint('*?[')
-        files = sorted(filter(os.path.isfile, glob(name, recursive=True))) if pattern else [name]
-        if not files: raise ValueError(f"No file is called like {name}.")
-        found += files
-    return found
 
 # %% ../nbs/cli.ipynb #5a930e60
 @dashed

@@ -542,6 +542,56 @@ def test_a_file_that_is_called_like_a_benchmark_is_not_one(here, name, dataset):
     assert cli.other_images(name) == (dataset, None) and not is_embeddings(name)
     assert representation_of('learned_4', name).images == 'fashion_mnist' and representation_of('fig2b', name) is None
 
+def labels_csv(rows, name='labels.csv'):
+    Path(name).write_text('\n'.join(['image,label', *(f'{image},{label}' for image,label in rows)]))
+    return name
+
+@pytest.mark.parametrize('before', ['', '/data/photos/'])
+def test_a_file_says_what_embeddings_are(embedded, capsys, before):
+    "The run is that of names which say it, where the order of images is the same; without a label one is left out."
+    z = dict(np.load('photos.npz'))
+    kinds, files = zip(*(name.split('/') for name in z['names']))
+    flat = [f'{kind}{file}' for kind,file in zip(kinds, files)]
+    np.savez('photos.npz', names=flat, embeddings=z['embeddings'])
+    on_embeddings(labels=labels_csv(zip([before + name for name in flat], kinds)))
+    of_file = read_results('out/learned_4-photos')
+    assert 'photos: 180 images of 3 classes (a 60, b 60, c 60), as 12 features' in capsys.readouterr().out
+    np.savez('photos.npz', names=z['names'], embeddings=z['embeddings'])
+    on_embeddings(out='by_name')
+    by_name = read_results('by_name/learned_4-photos')
+    assert of_file.protocol[0] == by_name.protocol[0] and (of_file.test_acc == by_name.test_acc).all()
+    on_embeddings(out='fewer', labels=labels_csv([*zip(z['names'], kinds)][:-1], 'fewer.csv'))
+    assert 'photos: 179 images' in (said := capsys.readouterr().out) and 'Left out, without a label: 1 of 180 images.' in said
+
+def test_a_file_says_what_images_are(photos, capsys):
+    "In a folder without subfolders of classes; its run can be looked at with the same file alone."
+    Path('flat').mkdir()
+    paths = sorted(Path('photos').rglob('*.png'))
+    for path in paths: shutil.copy(path, f'flat/{path.parent.name}{path.name}')
+    file = labels_csv((f'{p.parent.name}{p.name}', p.parent.name) for p in paths)
+    run = dict(methods='margin', seeds='0', rounds='1', steps='2', workers='1', dataset='flat')
+    with pytest.raises(SystemExit): cli.m2vaal_run.__wrapped__('fig2b', **run)
+    assert 'is in no subfolder of flat: name a file that says what it is (--labels labels.csv)' in capsys.readouterr().err
+    cli.m2vaal_run.__wrapped__('fig2b', labels=file, **run)
+    log = 'out/fig2b-flat/margin-0.jsonl'
+    with pytest.raises(SystemExit): cli.m2vaal_pictures.__wrapped__(log, dataset='flat')
+    cli.m2vaal_pictures.__wrapped__(log, dataset='flat', labels=file)
+    assert list(Path('out/pictures').rglob('*.png'))
+
+@pytest.mark.parametrize('rows, says', [
+    ([('a/0.png', 'a')]*0, 'photos.npz has no class: at least two are needed'), ([('nowhere.png', 'a')], 'nowhere.png'),
+    (None, 'There is no file labels.csv')])
+def test_files_of_labels_that_cannot_work(embedded, capsys, rows, says):
+    if rows is not None: labels_csv(rows)
+    with pytest.raises(SystemExit): on_embeddings(labels='labels.csv')
+    told = capsys.readouterr()
+    assert says in told.err and told.err.count('\n') == 1 and not Path('out').exists()
+
+@pytest.mark.parametrize('dataset', [None, 'mnist'])
+def test_labels_are_for_images_of_ones_own(here, capsys, dataset):
+    with pytest.raises(SystemExit): cli.m2vaal_run.__wrapped__('fig2b', dataset=dataset, labels=labels_csv([]))
+    assert '--labels is for images of your own' in capsys.readouterr().err
+
 def test_another_file_of_that_name_has_a_folder_of_its_own(embedded, capsys):
     on_embeddings(methods='linear_random')
     z = np.load('photos.npz')
