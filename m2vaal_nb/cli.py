@@ -300,8 +300,7 @@ def m2vaal_run(
         from m2vaal_nb.own_images.labelled_folder import LEARNED_SIDE, first_classes, in_features, representation_of
         base = representation_of(name, dataset)
         if (no_flip or no_recolour) and not base:
-            says = 'are for features of other images, as in learned_4 --dataset FOLDER'
-            raise ValueError(f"--no-flip and --no-recolour {says}.")
+            raise ValueError("--no-flip and --no-recolour are for features of other images: learned_4 --dataset DIR.")
         if base and pixels is None and Path(dataset).is_dir(): pixels = LEARNED_SIDE
         images = other_images(dataset, pixels, label_sources(labels or ''))
         if init_classes is not None: changes['init_classes'] = first_classes(split_names(init_classes), name, images)

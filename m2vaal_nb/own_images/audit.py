@@ -6,8 +6,8 @@
 __all__ = ['CURVE', 'LEAST', 'SURE', 'ENOUGH', 'NO_BETTER', 'SUSPECT', 'audit_order', 'audit_run', 'audit_part', 'audit_ids',
            'audited_images', 'audit_plan', 'n_trainings', 'parts_of', 'Audit', 'one_fold', 'cross_fit', 'shares',
            'class_table', 'how_large', 'how_accurate', 'calibration', 'sure_table', 'how_sure', 'in_all',
-           'when_to_stop', 'curve', 'holding_up', 'audit_says', 'label_probabilities', 'suspected_by_chance',
-           'suspects', 'agreement']
+           'when_to_stop', 'curve', 'holding_up', 'audit_says', 'label_probabilities', 'suspects',
+           'suspected_by_chance', 'agreement']
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10004
 import hashlib, math
@@ -380,13 +380,6 @@ def label_probabilities(
         if len(known): p_L_C[known] = at_temperature(predictions(pool, p, seed, train, known), tau)
     return p_L_C
 
-def suspected_by_chance(
-    p_L_C:Tensor, # (L, C) class probabilities, each from a model that has not seen the label; else NaN
-    below:float=SUSPECT, # Probability that makes a label suspicious
-)->float:
-    "How many labels would be suspected on average if all were right, and the probabilities true."
-    return p_L_C.where(p_L_C < below, 0.).sum().item()
-
 def suspects(
     pool:Pool, # Images, and the labels that are known
     p_L_C, # (L, C) class probabilities, each from a model that has not seen the label; else NaN
@@ -404,6 +397,15 @@ def suspects(
         predicted=names[best.indices], probability=best.values.numpy()))
     is_low = of_label < as_number(below, 'below', low=0, high=1)
     return found[is_low & ~skipped[:,0].numpy()].sort_values('of_label', ignore_index=True)
+
+# %% ../../nbs/own_images/audit.ipynb #9ca2c66e
+def suspected_by_chance(
+    p_L_C:Tensor, # (L, C) class probabilities, each from a model that has not seen the label; else NaN
+    below:float=SUSPECT, # Probability that makes a label suspicious
+)->float:
+    "How many labels would be suspected on average if all were right, and the probabilities true."
+    p_L_C = as_tensor(p_L_C, 'Probabilities')
+    return p_L_C.where(p_L_C < below, 0.).sum().item()
 
 def agreement(
     pool:Pool, # Images, and the labels that are known

@@ -203,7 +203,7 @@ class Findings:
     same:pd.DataFrame|None=None # Images that are nearly the same as others
     same_from:float=.99 # How alike these are at least, below 1
     suspects:pd.DataFrame|None=None # Labels that may be wrong
-    by_chance:float|None=None # So many there would be if all were right; None where probabilities are not honest
+    suspected_by_chance:float|None=None # So many, were all labels right; None where nobody can tell
     agreed:tuple=(0, 0) # Labels that models name which have not seen them, labels that they judged
 
     def likeness(self, alike): # How alike two images are, to the digit that counts among those of the folder
@@ -221,14 +221,13 @@ def findings(
     said:str='', # What the labels at hand say of the predictions, in lines; shown where there is no audit
 )->Findings:
     "All that a report tells."
-    by_chance = pool.x.ndim == 4 and not len(pool.labelled)
-    method = 'chance' if by_chance else method_of(p)
+    method = 'chance' if pool.x.ndim == 4 and not len(pool.labelled) else method_of(p)
     found = dict(pool=pool, names=list(names), picture=picture, batch=batch, audit=audit, asked=asked, said=said,
                  method=method)
     if len(pool.labelled) >= 10 and len(np.unique(pool.y)) > 1:
         p_L_C = label_probabilities(pool, p, seed)
         found |= dict(suspects=suspects(pool, p_L_C), agreed=agreement(pool, p_L_C))
-        if LEARNERS[p.learner].supervised: found['by_chance'] = suspected_by_chance(p_L_C)
+        if LEARNERS[p.learner].supervised: found['suspected_by_chance'] = suspected_by_chance(p_L_C)
     if not len(pool.labelled) or not len(batch): return Findings(**found)
     owned = owners(pool, batch.id)
     known = likenesses(pool, batch.id, owned)
@@ -395,7 +394,8 @@ def suspects_section(
     below = f'a probability below {SUSPECT:.0%} for models that have not seen'
     none = f'No label has {below} it. That is no proof that all are right.'
     if not len(f.suspects): return Section(head, P(none))
-    expected = '' if f.by_chance is None else f' Were all labels right, it would be about {f.by_chance:.0f}.'
+    chance = f.suspected_by_chance
+    expected = '' if chance is None else f' Were all labels right, it would be about {chance:.0f}.'
     says = (f'{count(len(f.suspects), "label")} with {below} them.{expected} '
             'Such a label may be right, its image a hard one, and others may be wrong. '
             'The only label of a class is not judged.')
