@@ -259,8 +259,8 @@ def test_parts_that_are_nearly_nothing_or_all(low, high, says):
 
 def sized(counts, n_images, known=()):
     "An audit with so many images of each class, in a folder of so many."
-    labels = np.repeat([*'abc'[:len(counts)]], counts)
-    return replace(table_of([1]*len(labels), labels), n_images=n_images, classes=tuple('abc'[:len(counts)]), known=tuple(known))
+    labels = np.repeat([*'abcd'[:len(counts)]], counts)
+    return replace(table_of([1]*len(labels), labels), n_images=n_images, classes=tuple('abcd'[:len(counts)]), known=tuple(known))
 
 def test_class_sizes_have_wilsons_intervals():
     found = class_table(sized([30, 15, 0], 100_000))
@@ -281,6 +281,11 @@ def test_class_sizes_are_exact_where_all_is_labelled():
     pool, y = blobs(labelled=120)
     found = cross_fit(pool, pool.labelled[:40], protocol_for(Protocol(), LINEAR))
     assert found.known == tuple(np.bincount(y)) and (class_table(found).part_low.loc[[*'abc']] == np.bincount(y)/120).all()
+
+def test_classes_without_an_image_are_not_right_for_none_of_none():
+    said = '\n'.join(how_accurate(sized([12, 0, 3, 0], 100, [20, 4, 5, 1])))
+    assert '0 of 0' not in said and 'there is none of b, d.' in said and 'too few to say how good: c 3 of 3.' in said
+    assert 'none of' not in '\n'.join(how_accurate(sized([12, 3], 100)))
 
 def test_class_sizes_hold():
     "Of a folder of 60, whose method chooses rare ones: 95% or more, for what is known is counted."

@@ -232,7 +232,7 @@ def how_accurate(
     right, n = audit.table['all'].sum(), len(audit.table)
     low, high = wilson(right, n)
     found = class_table(audit)
-    fine, few = found[found.n >= LEAST], found[found.n < LEAST]
+    fine, few, none = found[found.n >= LEAST], found[found.n.between(1, LEAST - 1)], found.index[found.n == 0]
     classes = [f'{c.Index} {c.right} of {c.n} ({c.low:.0%} to {c.high:.0%})' for c in fine.itertuples()]
     others = [f'{c.Index} {c.right} of {c.n}' for c in few.itertuples()]
     drawn = 'all {} images' if n == audit.n_images else '{} images drawn at random'
@@ -241,6 +241,7 @@ def how_accurate(
             f'Always naming the most frequent class would be right for {audit.table.largest.sum()} of {n}.']
     if classes: said.append(f'By class: {listed(classes)}.')
     if others: said.append(f'Fewer than {LEAST} images, too few to say how good: {listed(others)}.')
+    if len(none): said.append(f'Among these images there is none of {listed(none)}.')
     return said
 
 # %% ../../nbs/own_images/audit.ipynb #fbe7b7e7
