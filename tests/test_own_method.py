@@ -431,7 +431,7 @@ def test_colours_and_sizes(here):
 FOLDERS = { # files; what the sentence says
     'a folder that is not there': ([], 'There is no dataset photos: choose one of fashion_mnist'),
     'no images': (['a/readme.txt'], 'photos holds no images'),
-    'one class': (['a/1.png', 'a/2.png'], 'photos has one class, a: at least two are needed'),
+    'one class': (['a/1.png', 'a/2.png'], 'photos has one class, a: at least two classes are needed'),
     'images without a class': (['a/1.png', '2.png'], '2.png is in no subfolder of photos'),
     'one image of a class': (['a/1.png', 'a/2.png', 'b/1.png'], 'photos has one image of b'),
     'no image at all': (['a/1.png', 'a/2.png', 'b/1.png', 'b/2.png'], '4 of 4 images could not be read'),
@@ -579,7 +579,9 @@ def test_a_file_says_what_images_are(photos, capsys):
     assert list(Path('out/pictures').rglob('*.png'))
 
 @pytest.mark.parametrize('rows, says', [
-    ([('a/0.png', 'a')]*0, 'photos.npz has no class: at least two are needed'), ([('nowhere.png', 'a')], 'nowhere.png'),
+    ([], 'labels.csv has no label: at least two classes are needed'), ([('nowhere.png', 'a')], 'nowhere.png'),
+    ([('a/0.png', 'a'), ('a/3.png', 'a')], 'labels.csv has one class, a: at least two classes are needed'),
+    ([('a/0.png', 'a'), ('a/3.png', 'a'), ('b/1.png', 'b')], 'labels.csv has one image of b'),
     (None, 'There is no file labels.csv')])
 def test_files_of_labels_that_cannot_work(embedded, capsys, rows, says):
     if rows is not None: labels_csv(rows)
@@ -591,6 +593,8 @@ def test_files_of_labels_that_cannot_work(embedded, capsys, rows, says):
 def test_labels_are_for_images_of_ones_own(here, capsys, dataset):
     with pytest.raises(SystemExit): cli.m2vaal_run.__wrapped__('fig2b', dataset=dataset, labels=labels_csv([]))
     assert '--labels is for images of your own' in capsys.readouterr().err
+    with pytest.raises(SystemExit): cli.m2vaal_pictures.__wrapped__('log.jsonl', labels='labels.csv')
+    assert '--labels is for images of your own: --dataset FOLDER.' in capsys.readouterr().err
 
 def test_another_file_of_that_name_has_a_folder_of_its_own(embedded, capsys):
     on_embeddings(methods='linear_random')

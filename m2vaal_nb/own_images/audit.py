@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CURVE', 'LEAST', 'SURE', 'ENOUGH', 'NO_BETTER', 'SUSPECT', 'audit_order', 'audit_run', 'audit_part', 'audit_ids',
            'audited_images', 'audit_plan', 'n_trainings', 'parts_of', 'Audit', 'one_fold', 'cross_fit', 'shares',
-           'class_table', 'how_large', 'how_accurate', 'calibration', 'sure_table', 'how_sure', 'in_all',
-           'when_to_stop', 'curve', 'holding_up', 'audit_says', 'label_probabilities', 'suspects',
+           'class_table', 'how_large', 'how_accurate', 'calibration', 'sure_table', 'how_sure', 'labels_until',
+           'when_to_stop', 'curve', 'holding_up', 'audit_says', 'made_unsure', 'label_probabilities', 'suspects',
            'suspected_by_chance', 'agreement']
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10004
@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
 from ..foundations.chance import check_seed
-from ..foundations.display import as_range, percent, progress
+from ..foundations.display import as_range, percent, progress, roughly
 from ..foundations.inputs import as_int, as_number, as_probs, as_tensor
 from ..foundations.names import normal_name
 from ..data import Pool
@@ -139,6 +140,7 @@ class Audit:
     n_images:int # In the folder
     classes:tuple=() # Names of all; by default those of the table
     known:tuple=() # Labels of each class, chosen ones included; by default those of the table
+    share:float|None=None # Of further labels that it gets; None where none are drawn
 
 def one_fold(
     pool:Pool, # Images, and the labels that are known
@@ -285,18 +287,14 @@ ENOUGH = 30 # Images of an audit: fewer cannot say that more labels help
 NO_BETTER = ('These labels cannot tell whether more would help: predictions are not clearly better than always naming '
              f'the largest class. Where that stays so, {OTHER_NET}.')
 
-def in_all(
+def labels_until(
     audit:Audit, # What was found
-    need:float, # Images that an audit takes, above 0
-)->str: # The end of a sentence
-    "How many labels there are when the audit is so large, if it grows with them as it did."
-    if need > audit.n_images: return f', more than the {audit.n_images:,} there are'
-    share = len(audit.table)/(sum(audit.known) or len(audit.table))
-    if share == 1: return ''
-    labels = need/share
-    if labels > audit.n_images:
-        return f'; as {share:.0%} of the labels it never gets there: draw a larger part at random (--audit)'
-    return f', which comes at about {float(f"{labels:.1g}"):,.0f} labels if it stays {share:.0%} of them'
+    need:float, # Images that are to measure, more than do now, at most all there are
+)->float: # Labels there will be, chosen ones included
+    "With how many labels an audit has so many images, if what is chosen may stand anywhere in its order."
+    n, n_images, labelled = len(audit.table), audit.n_images, sum(audit.known)
+    behind = (n_images - need)/(n_images - n)               # of the images behind the audit, so many still are
+    return n_images - (n_images - labelled)*behind**(1/audit.share)
 
 def when_to_stop(
     audit:Audit, # What was found
@@ -313,9 +311,12 @@ def when_to_stop(
     rule = f'Stop when a doubling of the labels gains less than {100*worth:.0f} points'
     said = f'{verdict}: {change}. {rule}, at the upper end too, twice in a row.'
     if verdict == STOPPED: return f'{said} If the predictions are not good enough by then, {OTHER_NET}.'
-    need = float(f'{4*np.append(gains, [1, -1]).var()/worth**2:.1g}')         # as `interval` has it
-    such = f'With images that scatter like these, it takes an audit of about {need:,.0f} to see so small a gain'
-    return f'{said} {such}{in_all(audit, need)}.'
+    need = 4*np.append(gains, [1, -1]).var()/worth**2         # as `interval` has it
+    if need <= n or not verdict.startswith('It is too early'): return said
+    such = f'{said} For an interval of ±{100*worth:.0f} points it takes an audit of about {roughly(need)} images'
+    if need > audit.n_images: return f'{such}, more than the {audit.n_images:,} there are.'
+    if not audit.share: return f'{such}.'
+    return f'{such}, which there is at about {roughly(labels_until(audit, need))} labels (--audit {audit.share:g}).'
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10056
 def curve(
@@ -365,21 +366,37 @@ def audit_says(
     return '\n'.join(said)
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10071
-SUSPECT = .02 # A label that is less probable may be wrong
+def made_unsure(
+    p_L_C:Tensor, # (L, C) class probabilities, each from a model that has not seen the label; else NaN
+    y_L:np.ndarray, # (L,) labels, some of which may be wrong
+)->Tensor: # (L, C), at the temperature, at least 1, with which these labels are likeliest
+    "Probabilities as unsure as they should be, if a part of the labels, however large, is any class at all."
+    known = torch.from_numpy(np.flatnonzero(~p_L_C.isnan().any(-1).numpy()))
+    if not len(known): return p_L_C
+    p, y, C = p_L_C[known].double(), torch.from_numpy(y_L)[known], p_L_C.shape[1]
+    def loss(v): # of the logarithm of the temperature, and of that part
+        q = at_temperature(p, math.exp(v[0]))[range(len(y)), y]
+        return -((1 - v[1])*q + v[1]/C).log().mean().item()
+    ends = (0, math.log(10)), (1e-6, .5)
+    found = [minimize(loss, start, bounds=ends) for start in ((.2, .02), (.7, .1))]
+    best = min(found, key=lambda o: o.fun)
+    return at_temperature(p_L_C, math.exp(best.x[0]))
 
 def label_probabilities(
     pool:Pool, # Images, and the labels that are known
     p:Protocol, # What to train
     seed:int=0, # Run seed; fixes the folds too
 )->Tensor: # (L, C), each from a model that has not seen the label; NaN where its class is unknown
-    "What is predicted of all labelled images, each held out once."
+    "What is predicted of all labelled images, each held out once, as unsure as it should be."
     folds, seed = audit_plan(pool)[0], as_int(seed, 'seed', low=0)
-    tau = temperature(pool, p, seed)
     p_L_C = torch.full((len(pool.y), len(pool.classes)), torch.nan)
     for train,test in progress(label_folds(pool.y, folds, seed), 'labels', folds):
         known = test[np.isin(pool.y[test], pool.y[train])]
-        if len(known): p_L_C[known] = at_temperature(predictions(pool, p, seed, train, known), tau)
-    return p_L_C
+        if len(known): p_L_C[known] = predictions(pool, p, seed, train, known)
+    return made_unsure(p_L_C, pool.y)
+
+# %% ../../nbs/own_images/audit.ipynb #9ca2c66e
+SUSPECT = .02 # A label that is less probable may be wrong
 
 def suspects(
     pool:Pool, # Images, and the labels that are known
@@ -396,17 +413,17 @@ def suspects(
     found = pd.DataFrame(dict(
         id=pool.labelled, label=names[pool.y], of_label=of_label,
         predicted=names[best.indices], probability=best.values.numpy()))
-    is_low = of_label < as_number(below, 'below', low=0, high=1)
+    is_low = (of_label < as_number(below, 'below', low=0, high=1)) & (best.indices.numpy() != pool.y)
     return found[is_low & ~skipped[:,0].numpy()].sort_values('of_label', ignore_index=True)
 
-# %% ../../nbs/own_images/audit.ipynb #9ca2c66e
 def suspected_by_chance(
-    p_L_C:Tensor, # (L, C) class probabilities, each from a model that has not seen the label; else NaN
+    p_L_C, # (L, C) class probabilities, each from a model that has not seen the label; else NaN
     below:float=SUSPECT, # Probability that makes a label suspicious
 )->float:
     "How many labels would be suspected on average if all were right, and the probabilities true."
     p_L_C = as_tensor(p_L_C, 'Probabilities')
-    return p_L_C.where(p_L_C < below, 0.).sum().item()
+    low = (p_L_C < below) & (p_L_C < p_L_C.amax(-1, keepdim=True))
+    return p_L_C.where(low, 0.).sum().item()
 
 def agreement(
     pool:Pool, # Images, and the labels that are known

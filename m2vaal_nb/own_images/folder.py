@@ -415,7 +415,7 @@ def audit_of(
     measure = audit_run(measuring(pool, known, query), pool.labelled)
     if len(measure) < LEAST: return None
     if known.embeddings is None: say(f'The audit takes {n_trainings(pool)} trainings.')
-    return cross_fit(pool, measure, query.protocol(known), query.seed)
+    return replace(cross_fit(pool, measure, query.protocol(known), query.seed), share=query.audit)
 
 def report_on(
     pool:Pool, # Images, and the labels that are known

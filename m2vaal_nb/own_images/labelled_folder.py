@@ -31,7 +31,7 @@ from ..beyond.declared import few, slug_of
 from ..beyond.representation import PUBLISHED, Learned, add_learned, in_cache
 from .embed import at_hand, learn_aloud, passes_for
 from .embeddings import read_embeddings
-from .files import as_classes, image_paths
+from .files import as_classes, each_of, image_paths
 from .labeller import check_class
 from .labels import listed, read_labels
 from .query import method_on_features
@@ -70,16 +70,16 @@ def classes_of(
     say:Callable=print, # Told what to know about these files
 )->tuple: # Places of the images that have a label, their labels, names of classes
     "What images are; `ValueError` when that cannot be told, or is too little to learn from."
-    y_N, classes = read_labels(labels, paths, say=say) if labels else by_folder(paths, place)
-    rows = np.flatnonzero(y_N >= 0)
+    y_N, classes = read_labels(labels, paths, say=say, alone=True) if labels else by_folder(paths, place)
+    rows, place = np.flatnonzero(y_N >= 0), listed(each_of(labels), 3) if labels else place
     n = np.bincount(y_N[rows], minlength=len(classes))
-    if len(rows) < len(paths): say(f'Left out, without a label: {len(paths) - len(rows)} of {len(paths)} images.')
     if len(classes) < 2:
-        what = f'one class, {classes[0]}' if classes else 'no class'
-        raise ValueError(f"{place} has {what}: at least two are needed.")
+        what = f'one class, {classes[0]}' if classes else 'no label'
+        raise ValueError(f"{place} has {what}: at least two classes are needed.")
     if n.min() < 2:
         says = 'at least two are needed, to learn from and to test with'
         raise ValueError(f"{place} has one image of {classes[n.argmin()]}: {says}.")
+    if len(rows) < len(paths): say(f'Left out, without a label: {len(paths) - len(rows)} of {len(paths)} images.')
     return rows, y_N[rows], classes
 
 # %% ../../nbs/own_images/labelled_folder.ipynb #b2c60276
@@ -128,7 +128,7 @@ def without_common_folders(
     return ['/'.join(parts) for parts in split]
 
 def embeddings_dataset(
-    path:str|Path, # A file of embeddings, with names CLASS/IMAGE, perhaps with folders before that
+    path:str|Path, # A file of embeddings; where no labels are given, its names end in CLASS/IMAGE, as in kinds/cat/1.png
     labels=None, # Files that say what the images are; None where their names do
     say:Callable=print, # Told what to know about these files
 )->tuple: # Name in a protocol, dataset

@@ -214,13 +214,14 @@ def label_notes(
 def check_known(
     names, # Class names of labels
     classes:tuple, # All class names
+    alone:bool=False, # May there be one class?
 ):
     "`ValueError` when a label is no class, or when the classes are one."
     for name in sorted({*names} - {*classes}):
         hint = did_you_mean(name, classes)
         if name.casefold() in NOTHING: hint = ' Leave the cell empty where there is no label.'
         raise ValueError(f"There is a label {name!r}: the classes are {listed(classes)}.{hint}")
-    if len(classes) == 1:
+    if len(classes) == 1 and not alone:
         raise ValueError(f"The classes are {classes[0]}: at least two different ones are needed, "
                          "so name them all (--classes cat,dog).")
 
@@ -262,6 +263,7 @@ def read_labels(
     classes=(), # Class names in the order wanted; by default those of the labels, sorted
     say:Callable=print, # Told once what to know about the labels, with a line for each thing
     skip:bool=False, # Are labels left out whose image is not there?
+    alone:bool=False, # May all labels be of one class?
 )->tuple: # (N,) int64 labels, -1 where there is none; class names
     "Labels for each image of a folder."
     named, notes, found = as_classes(classes), [], {}
@@ -270,7 +272,7 @@ def read_labels(
         found |= labels
     counts = Counter(found.values())
     classes = named or tuple(sorted(counts))
-    check_known(counts, classes)
+    check_known(counts, classes, alone)
     notes += label_notes(counts, classes) + ([] if named else slip_notes(counts))
     if notes: say('\n'.join(notes))
     ids = {None: -1} | {name: i for i,name in enumerate(classes)}

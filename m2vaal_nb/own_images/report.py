@@ -28,7 +28,6 @@ from ..foundations.display import as_range
 from ..foundations.files import write_whole
 from ..foundations.inputs import as_ids
 from ..data import Pool
-from ..losses import LEARNERS
 from ..samplers import SAMPLERS
 from ..loop import Protocol
 from ..experiments import METHODS
@@ -203,7 +202,7 @@ class Findings:
     same:pd.DataFrame|None=None # Images that are nearly the same as others
     same_from:float=.99 # How alike these are at least, below 1
     suspects:pd.DataFrame|None=None # Labels that may be wrong
-    suspected_by_chance:float|None=None # So many, were all labels right; None where nobody can tell
+    suspected_by_chance:float=0. # So many, were all labels right
     agreed:tuple=(0, 0) # Labels that models name which have not seen them, labels that they judged
 
     def likeness(self, alike): # How alike two images are, to the digit that counts among those of the folder
@@ -227,7 +226,7 @@ def findings(
     if len(pool.labelled) >= 10 and len(np.unique(pool.y)) > 1:
         p_L_C = label_probabilities(pool, p, seed)
         found |= dict(suspects=suspects(pool, p_L_C), agreed=agreement(pool, p_L_C))
-        if LEARNERS[p.learner].supervised: found['suspected_by_chance'] = suspected_by_chance(p_L_C)
+        found['suspected_by_chance'] = suspected_by_chance(p_L_C)
     if not len(pool.labelled) or not len(batch): return Findings(**found)
     owned = owners(pool, batch.id)
     known = likenesses(pool, batch.id, owned)
@@ -392,11 +391,10 @@ def suspects_section(
     seldom = f'Models that have not seen a label name it for {right} of {n}: too seldom to call any of them wrong.'
     if wilson(right, n)[0] <= max(.5, largest): return Section(head, P(seldom))
     below = f'a probability below {SUSPECT:.0%} for models that have not seen'
-    none = f'No label has {below} it. That is no proof that all are right.'
+    expected = f' Were all labels right, there would be about {f.suspected_by_chance:.0f}.'
+    none = f'No label has {below} it.{expected} That is no proof that all are right.'
     if not len(f.suspects): return Section(head, P(none))
-    chance = f.suspected_by_chance
-    expected = '' if chance is None else f' Were all labels right, it would be about {chance:.0f}.'
-    says = (f'{count(len(f.suspects), "label")} with {below} them.{expected} '
+    says = (f'{count(len(f.suspects), "label")} with {below} {"them" if len(f.suspects) > 1 else "it"}.{expected} '
             'Such a label may be right, its image a hard one, and others may be wrong. '
             'The only label of a class is not judged.')
     def card(o):

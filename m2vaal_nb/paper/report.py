@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ..foundations.display import caption, progress
+from ..foundations.display import caption, progress, roughly
 from ..foundations.inputs import as_name
 from ..foundations.metrics import FEW_TEST, unsure
 from ..data import CLASSES
@@ -202,9 +202,9 @@ def which_is_best(
     others = f'; too few seeds to judge {", ".join(few)}' if len(few) else ''
     if len(best) == 1: return f'the best {of}: {best[0]} (95% sure, as far as seeds go{others})'
     if not best: return f'which is best {of}: these seeds cannot tell{others}'
-    needed = seeds_needed(area, best)
-    about = 'more than 1,000' if needed > 1000 else f'about {float(f"{needed:.2g}"):.0f}'
-    lead = f'if the lead of {best[0]} is as it seems, it takes {about} seeds to show it'
+    n_seeds = seeds_needed(area, best)
+    about = f'about {roughly(n_seeds)}' if n_seeds else 'more than 1,000'
+    lead = f'to see a lead of half a point takes {about} seeds'
     if len(best) == n: return f'which is best {of}: these seeds cannot tell; {lead}{others}'
     return f'the best {of} is one of {", ".join(best)} (95% sure, as far as seeds go{others}); {lead}'
 

@@ -230,16 +230,17 @@ def unbeaten(
 # %% ../../nbs/paper/statistics.ipynb #05fd1e1d
 def seeds_needed(
     area:pd.DataFrame, # A row a seed, a column a method, values in [0, 1]
-    best:list, # Methods that are not told apart, the first of which has the largest mean area
-    power:float=.8, # Probability that each of the others is seen behind it
+    best:list, # Methods that are not told apart, two or more
+    lead:float=.5, # Points that the first of them is truly ahead of each other one
+    power:float=.8, # Probability that all others are seen behind it
     level:float=.05, # Probability that the best method is missing, at most
     most:int=1000, # Seeds at which to give up
-)->int: # At least five; most + 1 where it takes more
-    "Seeds with which the first method would be seen ahead, were the differences as they seem."
-    n_seeds = range(LEAST_SEEDS, most + 1)
+)->int|None: # At least five; None where it takes more than the most
+    "Seeds, their number fixed beforehand, with which such a lead is seen."
+    of_one, each = 1 - (1 - power)/(len(best) - 1), 2*level/(area.shape[1] - 1)
     def of_pair(other):
-        pairs = (area[best[0]] - area[other]).dropna()
-        if not pairs.mean() > 0: return most + 1
-        def enough(n): return smallest_difference(pairs.std(), n, power, 2*level/(area.shape[1] - 1)) <= pairs.mean()
-        return LEAST_SEEDS + bisect_left(n_seeds, True, key=enough)
-    return max(of_pair(other) for other in best[1:])
+        sd = 100*(area[best[0]] - area[other]).std()
+        def enough(n): return smallest_difference(sd, n, of_one, each) <= lead
+        return LEAST_SEEDS + bisect_left(range(LEAST_SEEDS, most + 1), True, key=enough)
+    n = max(map(of_pair, best[1:]))
+    return n if n <= most else None
