@@ -188,7 +188,7 @@ def other_images(
         raise ValueError(f"{LABELS_OF}, or a file of embeddings.")
     if not dataset: return None, None
     if dataset in CLASSES: return dataset, None
-    allowed = f"{', '.join(CLASSES)}, a folder with a subfolder of images for each class, or a file of its embeddings"
+    allowed = f"{', '.join(CLASSES)}, a folder of labelled images, or a file of their embeddings"
     raise ValueError(f"There is no dataset {dataset}: choose one of {allowed}.")
 
 # %% ../nbs/cli.ipynb #e426018f
@@ -468,7 +468,7 @@ def m2vaal_query(
     predictions:str=None, # A new CSV of all images, with their labels or what is predicted
     size:str=None, # Pixels a side that images are shrunk to; by default as the first image, at most 64
     steps:str=None, # Training steps; by default 200, 400 above 500 labels
-    seed:str='0', # A whole number: what is drawn, split and trained follows from it
+    seed:str='0', # A whole number: what is trained and split follows from it, not what --audit draws
     url:str=None, # Stands before an image's path in Label Studio's tasks; by default as it serves the folder
     device:str='auto', # auto, cpu or cuda
     exclude:str=None, # Images to put aside, for nobody can label them: a text file, a name a line, or a CSV, or several

@@ -410,7 +410,7 @@ def test_pictures_of_a_folder_that_changed(photos, capsys):
 
 def test_an_unknown_dataset_offers_names_that_work(here, capsys):
     with pytest.raises(SystemExit): cli.m2vaal_run.__wrapped__('learned_4', dataset='photoz')
-    assert 'choose one of fashion_mnist, mnist, cifar10, a folder with a subfolder of images for each class, or a file of its embeddings' in capsys.readouterr().err
+    assert 'choose one of fashion_mnist, mnist, cifar10, a folder of labelled images, or a file of their embeddings' in capsys.readouterr().err
 
 @pytest.mark.parametrize('experiment', ['learned_0', 'learned_2b', 'learned_4_balanced', 'learned_4_propagation', 'learned_4_m1m2'])
 def test_other_experiments_on_features_of_a_folder(photos, quick_features, experiment):

@@ -721,7 +721,7 @@ WRONG = { # what is wrong: (what is done to the files before, the words, what th
     'a class that is not named': (None, ['photos', '--labels', 'labels.csv', '--classes', 'cat,dog'], "label 'hen & co'"),
     'one class': (lambda: spoil('l.csv', b'image,label\n00 #.png,cat\n'), ['photos', '--labels', 'l.csv'], 'at least two different ones'),
     'a class twice': (None, ['photos', '--classes', 'cat,cat'], 'list of different names'),
-    'files that disagree': (lambda: spoil('l.csv', b'image,label\n00 #.png,dog\n'), ['photos', '--labels', 'labels.csv,l.csv'], "but a file before it says 'cat'"),
+    'files that disagree': (lambda: spoil('l.csv', b'image,label\n00 #.png,dog\n'), ['photos', '--labels', 'labels.csv,l.csv'], "l.csv says 'dog' of 00 #.png, but labels.csv says 'cat'"),
     'JSON that is none': (lambda: spoil('l.json', b'{'), ['photos', '--labels', 'l.json'], 'not an export of Label Studio'),
     'JSON of something else': (lambda: spoil('l.json', b'{"a": 1}'), ['photos', '--labels', 'l.json'], 'not an export of Label Studio'),
     'annotations of another kind': (lambda: spoil('l.json', b'[{"data": {"image": "a"}, "annotations": [{"result": "cat"}]}]'), ['photos', '--labels', 'l.json'], 'not an export of Label Studio'),

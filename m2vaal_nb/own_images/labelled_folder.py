@@ -128,7 +128,7 @@ def without_common_folders(
     return ['/'.join(parts) for parts in split]
 
 def embeddings_dataset(
-    path:str|Path, # A file of embeddings; where no labels are given, its names end in CLASS/IMAGE, as in kinds/cat/1.png
+    path:str|Path, # A file of embeddings; without labels, its names are CLASS/IMAGE, perhaps with folders before that
     labels=None, # Files that say what the images are; None where their names do
     say:Callable=print, # Told what to know about these files
 )->tuple: # Name in a protocol, dataset

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WORDS', 'NOTHING', 'MONTHS', 'MADE', 'FEW', 'MANY', 'gone_note', 'csv_labels', 'file_labels', 'names_in',
            'read_names', 'images_in', 'listed', 'folder_labels', 'as_meant', 'is_made', 'is_misread', 'twins',
-           'name_notes', 'slip_notes', 'label_notes', 'check_known', 'check_agreement', 'all_sources', 'read_labels']
+           'name_notes', 'slip_notes', 'label_notes', 'check_known', 'agreed', 'all_sources', 'read_labels']
 
 # %% ../../nbs/own_images/labels.ipynb #a5b45a30
 import re
@@ -225,16 +225,17 @@ def check_known(
         raise ValueError(f"The classes are {classes[0]}: at least two different ones are needed, "
                          "so name them all (--classes cat,dog).")
 
-def check_agreement(
-    found:dict, # Path -> class name, of all files before
-    new:dict, # The same, of a further one
-    source, # Name of the latter
-):
-    "`ValueError` when two files say different things of an image."
-    for path,name in new.items():
-        if (other := found.get(path, name)) != name:
-            raise ValueError(f"{source} says {name!r} of {path}, "
-                             f"but a file before it says {other!r}: make them agree.")
+def agreed(
+    given:list, # Pairs of a source and its labels: path -> class name
+)->dict: # Path -> class name
+    "The labels of all sources; `ValueError` when two say different things of an image."
+    found = {}
+    for source,labels in given:
+        for path,name in labels.items():
+            other, before = found.setdefault(path, (name, source))
+            if other != name:
+                raise ValueError(f"{source} says {name!r} of {path}, but {before} says {other!r}: make them agree.")
+    return {path: name for path,(name,_) in found.items()}
 
 # %% ../../nbs/own_images/labels.ipynb #43e3bb5a
 def all_sources(
@@ -266,10 +267,8 @@ def read_labels(
     alone:bool=False, # May all labels be of one class?
 )->tuple: # (N,) int64 labels, -1 where there is none; class names
     "Labels for each image of a folder."
-    named, notes, found = as_classes(classes), [], {}
-    for source,labels in all_sources(sources, paths, named, notes.append, skip):
-        check_agreement(found, labels, source)
-        found |= labels
+    named, notes = as_classes(classes), []
+    found = agreed(all_sources(sources, paths, named, notes.append, skip))
     counts = Counter(found.values())
     classes = named or tuple(sorted(counts))
     check_known(counts, classes, alone)

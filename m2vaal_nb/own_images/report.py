@@ -388,8 +388,9 @@ def suspects_section(
     head, (right, n) = H2('Labels that may be wrong'), f.agreed
     if f.suspects is None or not n: return ''
     largest = np.bincount(f.pool.y).max()/len(f.pool.y)
-    seldom = f'Models that have not seen a label name it for {right} of {n}: too seldom to call any of them wrong.'
-    if wilson(right, n)[0] <= max(.5, largest): return Section(head, P(seldom))
+    seldom = (f'Models that have not seen a label name it for {right} of {n}. That is not clearly more than '
+              f'the largest class has ({largest:.0%}): too seldom to call any of them wrong.')
+    if wilson(right, n)[0] <= largest: return Section(head, P(seldom))
     below = f'a probability below {SUSPECT:.0%} for models that have not seen'
     expected = f' Were all labels right, there would be about {f.suspected_by_chance:.0f}.'
     none = f'No label has {below} it.{expected} That is no proof that all are right.'
