@@ -144,7 +144,6 @@ def known_folder(
         raise ValueError("Nothing to choose from: name a folder of images, a file of embeddings, or both.")
     z, notes = embeddings and read_embeddings(embeddings), []
     folder = None if images is None else Path(images)
-    if z and not folder: z = z.at(sorted(range(len(z)), key=z.names.__getitem__))      # as a folder has them
     paths = z.names if folder is None else image_paths(folder, ALL_KINDS)
     try:
         y_N, classes = read_labels(labels, paths, classes, notes.append, skip_bad)
