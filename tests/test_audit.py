@@ -11,6 +11,7 @@ from m2vaal_nb.cli import m2vaal_query
 from m2vaal_nb.experiments import protocol_for
 from m2vaal_nb.loop import Protocol
 from m2vaal_nb.own_images import audit as module
+from m2vaal_nb.own_images.accuracy import images_needed, interval
 from m2vaal_nb.own_images.query import label_folds, predictions
 from m2vaal_nb.own_images.audit import (
     LEAST, SUSPECT, NO_BETTER, OTHER_NET, Audit, agreement, audit_ids, audit_order, audit_part, audit_run, audit_says,
@@ -185,14 +186,14 @@ def test_nothing_is_judged_that_was_learned_from(n, monkeypatch):
         for eighth, quarter, half in zip(parts[:5], parts[5:10], parts[10:]): assert eighth < quarter < half < whole
 
 def test_a_part_of_the_labels_is_no_luck_of_one_draw():
-    "What a doubling seems to gain scatters over seeds by less than half of what it did with one draw of each part."
+    "What a doubling seems to gain scatters over seeds by less than two thirds of what it did with one draw of each part."
     pool, _ = blobs(300, 90)
     def gains(draws):
         with pytest.MonkeyPatch.context() as m:
             m.setattr(module, 'DRAWS', draws)
             tables = [cross_fit(pool, pool.labelled[:36], protocol_for(Protocol(), LINEAR), seed).table for seed in range(12)]
         return np.std([(t['all'] - t.half).mean() for t in tables])
-    assert gains(5) < .6*gains(1)
+    assert gains(5) < 2/3*gains(1)
 
 def test_the_parts_of_a_curve():
     "Each is as large as it says, rounded up, and the order of the labels does not matter."
@@ -328,15 +329,27 @@ def test_too_early_comes_before_another_net():
     (400, (200, 100), .2, 'it takes an audit of about 1,700 images, more than the 400 there are.'),
     (100_000, (200, 200), None, 'it takes an audit of about 1,700 images.'),
     (100_000, (200, 200), .2, 'images, which there is at about 8,100 labels (--audit 0.2).'),
-    (3000, (200, 200), .2, 'images, which there is at about 2,900 labels (--audit 0.2).')])
+    (3000, (200, 200), .2, 'which there is only when nearly all have a label.')])
 def test_how_large_an_audit_and_how_many_labels_it_takes(n_images, known, share, says):
     "An audit of 80 of 400 labels. It takes about 1,700, by hand: 4 × .375 / .03²."
     found = table_of([1]*40 + [0]*40)
-    halves = found.table.assign(half=np.r_[[1]*20, [0]*20, [1]*10, [0]*30].astype(bool))
+    halves = found.table.assign(half=np.r_[[1]*25, [0]*15, [1]*15, [0]*25].astype(bool))
     said = when_to_stop(replace(found, table=halves, n_images=n_images, known=known, share=share))
     assert said.startswith('It is too early') and says in said and 'For an interval of ±3 points' in said
-    thousands = pd.concat([halves]*40)                   # which gained a lot: there is an answer, and nothing to wait for
-    assert 'interval of' not in when_to_stop(replace(found, table=thousands, n_images=n_images, known=(5000,), share=share))
+    far = found.table.assign(half=np.r_[[1]*20, [0]*20, [1]*10, [0]*30].astype(bool))      # 12 points: an answer comes sooner
+    enough = pd.concat([halves]*40)
+    for table in far, enough:
+        assert 'interval of' not in when_to_stop(replace(found, table=table, n_images=n_images, known=(5000,), share=share))
+
+@pytest.mark.parametrize('ups, downs, n', [(0, 0, 40), (2, 1, 30), (1, 1, 82), (20, 20, 80), (30, 0, 60)])
+def test_an_audit_of_that_size_has_that_interval(ups, downs, n):
+    gains = pd.Series([1.]*ups + [-1.]*downs + [0.]*(n - ups - downs))
+    need = images_needed(gains, .05)
+    def half(m):
+        up, down = round(m*ups/n), round(m*downs/n)
+        mean, _, high = interval([1.]*up + [-1.]*down + [0.]*(m - up - down))
+        return high - mean
+    assert abs(half(need) - .05) < .003 and half(need) < half(need//2)
 
 @pytest.mark.parametrize('n_images, share, need', [(2000, .2, 600), (2000, .2, 1900), (2000, .5, 300), (20_000, .1, 300), (300, .2, 300), (2000, 1., 700)])
 def test_labels_until_an_audit_is_large_enough(n_images, share, need):
@@ -373,9 +386,9 @@ def test_wrong_labels_are_found_and_right_ones_are_counted(name, part, least):
         p_L_C = label_probabilities(pool, protocol_for(Protocol(), LINEAR), seed)
         found = suspects(pool, p_L_C).id < n_wrong
         wrong.append(found.sum()), right.append((~found).sum()), chance.append(suspected_by_chance(p_L_C))
-    print(name, part, np.mean(wrong), int(part*n), np.mean(right), np.mean(chance))
     if name != 'hard': assert np.mean(wrong) >= least*int(part*n)
-    assert np.mean(right) <= np.mean(chance) + .02*n
+    off = np.mean(right) - np.mean(chance)
+    assert off < 2.5 and (part or off > -2.5)            # where some are wrong, heads learn from these, too
 
 def test_none_is_suspected_by_chance_where_none_is_judged():
     assert suspected_by_chance(torch.full((4, 2), torch.nan)) == 0

@@ -341,10 +341,10 @@ def test_which_is_best_in_words():
     by = 'by accuracy over the budget'
     said = lambda **how: report.which_is_best(made_up(**how))
     assert said(areas=dict(a=low, b=high)) == f'the best of 2 methods {by}: b (95% sure, as far as seeds go)'
-    lead = 'to see a lead of half a point takes {} seeds'.format
+    lead = 'to see a lead of half a point takes {} seeds in all'.format
     assert said(areas=dict(a=low, b=high, c=alike)) == f'the best of 3 methods {by} is one of b, c (95% sure, as far as seeds go); {lead("about 130")}'
     assert said(areas=dict(b=high, c=alike)) == f'which is best of 2 methods {by}: these seeds cannot tell; {lead("about 100")}'
-    assert said(areas=dict(b=high, c=high)) == f'which is best of 2 methods {by}: these seeds cannot tell; {lead("about 5")}'
+    assert said(areas=dict(b=high, c=high)) == f'which is best of 2 methods {by}: these seeds cannot tell; a lead of half a point would most likely have been seen'
     wide = [.9, .5, .9, .5, .8]
     assert said(areas=dict(b=high, c=wide)).endswith(lead('more than 1,000'))
     for areas in dict(a=low), dict(a=low[:4], b=high[:4]), dict(a=low, b=high[:4]): assert said(areas=areas) is None

@@ -28,7 +28,7 @@ from ..losses import LEARNERS
 from ..loop import Protocol
 from ..beyond.feature_learners import at_temperature
 from .accuracy import (
-    OTHER_NET, STOPPED, in_points, interval, whether_more, wilson)
+    OTHER_NET, STOPPED, images_needed, in_points, interval, whether_more, wilson)
 from .labels import listed
 from .query import (
     known_alone, label_folds, method_for, next_images, predictions, query_protocol, served, temperature)
@@ -116,9 +116,9 @@ def audit_plan(
     return 3, {name: CURVE[name] for name in ('half', 'all')}
 
 def n_trainings(
-    pool:Pool, # Of images or features
+    pool:Pool, # Of images
 )->int:
-    "What the numbers of an audit cost."
+    "What the numbers of an audit of images cost."
     folds, parts = audit_plan(pool)
     return folds*len(parts)
 
@@ -296,7 +296,8 @@ def labels_until(
     need:float, # Images that are to measure, more than do now, at most all there are
 )->float: # Labels there will be, chosen ones included
     "With how many labels an audit has so many images, if what is chosen may stand anywhere in its order."
-    n, n_images, labelled = len(audit.table), audit.n_images, sum(audit.known)
+    n, n_images = len(audit.table), audit.n_images
+    labelled = sum(audit.known) or n
     behind = (n_images - need)/(n_images - n)               # of the images behind the audit, so many still are
     return n_images - (n_images - labelled)*behind**(1/audit.share)
 
@@ -315,12 +316,14 @@ def when_to_stop(
     rule = f'Stop when a doubling of the labels gains less than {100*worth:.0f} points'
     said = f'{verdict}: {change}. {rule}, at the upper end too, twice in a row.'
     if verdict == STOPPED: return f'{said} If the predictions are not good enough by then, {OTHER_NET}.'
-    need = 4*np.append(gains, [1, -1]).var()/worth**2         # as `interval` has it
-    if need <= n or not verdict.startswith('It is too early'): return said
+    need, mean = images_needed(gains, worth), gains.mean()
+    if need <= n or mean > 2*worth or not verdict.startswith('It is too early'): return said
     such = f'{said} For an interval of ±{100*worth:.0f} points it takes an audit of about {roughly(need)} images'
     if need > audit.n_images: return f'{such}, more than the {audit.n_images:,} there are.'
     if not audit.share: return f'{such}.'
-    return f'{such}, which there is at about {roughly(labels_until(audit, need))} labels (--audit {audit.share:g}).'
+    labels = labels_until(audit, need)
+    if labels > .95*audit.n_images: return f'{such}, which there is only when nearly all have a label.'
+    return f'{such}, which there is at about {roughly(labels)} labels (--audit {audit.share:g}).'
 
 # %% ../../nbs/own_images/audit.ipynb #a0d10056
 def curve(
@@ -373,8 +376,8 @@ def audit_says(
 def made_unsure(
     p_L_C:Tensor, # (L, C) class probabilities, each from a model that has not seen the label; else NaN
     y_L:np.ndarray, # (L,) labels, some of which may be wrong
-)->Tensor: # (L, C), at the temperature, at least 1, with which these labels are likeliest
-    "Probabilities as unsure as they should be, if a part of the labels, however large, is any class at all."
+)->Tensor: # (L, C), at the temperature, 1 to 10, with which these labels are likeliest
+    "Probabilities as unsure as they should be, if a part of the labels, up to a half, is any class at all."
     known = torch.from_numpy(np.flatnonzero(~p_L_C.isnan().any(-1).numpy()))
     if not len(known): return p_L_C
     p, y, C = p_L_C[known].double(), torch.from_numpy(y_L)[known], p_L_C.shape[1]
@@ -423,10 +426,10 @@ def suspects(
 def suspected_by_chance(
     p_L_C, # (L, C) class probabilities, each from a model that has not seen the label; else NaN
     below:float=SUSPECT, # Probability that makes a label suspicious
-)->float:
+)->float: # Of the labels that are judged
     "How many labels would be suspected on average if all were right, and the probabilities true."
     p_L_C = as_tensor(p_L_C, 'Probabilities')
-    low = (p_L_C < below) & (p_L_C < p_L_C.amax(-1, keepdim=True))
+    low = (p_L_C < as_number(below, 'below', low=0, high=1)) & (p_L_C < p_L_C.amax(-1, keepdim=True))
     return p_L_C.where(low, 0.).sum().item()
 
 def agreement(

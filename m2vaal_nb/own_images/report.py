@@ -392,8 +392,10 @@ def suspects_section(
               f'the largest class has ({largest:.0%}): too seldom to call any of them wrong.')
     if wilson(right, n)[0] <= largest: return Section(head, P(seldom))
     below = f'a probability below {SUSPECT:.0%} for models that have not seen'
-    expected = f' Were all labels right, there would be about {f.suspected_by_chance:.0f}.'
-    none = f'No label has {below} it.{expected} That is no proof that all are right.'
+    chance = f.suspected_by_chance
+    about = f'about {chance:.0f}' if chance >= 1 else 'fewer than one'
+    expected = f' Were all labels right, there would be {about}.'
+    none = f'No label is suspected: none has {below} it.{expected} That is no proof that all are right.'
     if not len(f.suspects): return Section(head, P(none))
     says = (f'{count(len(f.suspects), "label")} with {below} {"them" if len(f.suspects) > 1 else "it"}.{expected} '
             'Such a label may be right, its image a hard one, and others may be wrong. '

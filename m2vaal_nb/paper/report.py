@@ -204,7 +204,9 @@ def which_is_best(
     if not best: return f'which is best {of}: these seeds cannot tell{others}'
     n_seeds = seeds_needed(area, best)
     about = f'about {roughly(n_seeds)}' if n_seeds else 'more than 1,000'
-    lead = f'to see a lead of half a point takes {about} seeds'
+    there = min(shared)
+    lead = f'to see a lead of half a point takes {about} seeds in all'
+    if n_seeds and n_seeds <= there: lead = 'a lead of half a point would most likely have been seen'
     if len(best) == n: return f'which is best {of}: these seeds cannot tell; {lead}{others}'
     return f'the best {of} is one of {", ".join(best)} (95% sure, as far as seeds go{others}); {lead}'
 
