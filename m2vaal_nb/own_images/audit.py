@@ -28,7 +28,7 @@ from ..losses import LEARNERS
 from ..loop import Protocol
 from ..beyond.feature_learners import at_temperature
 from .accuracy import (
-    OTHER_NET, STOPPED, images_needed, in_points, interval, whether_more, wilson)
+    TOO_EARLY, OTHER_NET, STOPPED, images_needed, in_points, interval, whether_more, wilson)
 from .labels import listed
 from .query import (
     known_alone, label_folds, method_for, next_images, predictions, query_protocol, served, temperature)
@@ -176,6 +176,7 @@ def cross_fit(
     if len(measure) < LEAST:
         raise ValueError(f"The audit has {len(measure)} images: it needs {LEAST}.")
     folds, parts = audit_plan(pool)
+    draws = DRAWS if LEARNERS[p.learner].supervised else 1
     seed = as_int(seed, 'seed', low=0)
     audit = pd.Index(pool.labelled).get_indexer(measure)
     others = np.setdiff1d(np.arange(len(pool.y)), audit)
@@ -183,8 +184,8 @@ def cross_fit(
     for k in progress(range(folds), 'audit'):
         test, rest = audit[fold_of == k], audit[fold_of != k]
         g = np.random.default_rng([seed, k])
-        draws = DRAWS if LEARNERS[p.learner].supervised else 1
-        sets = [parts_of(np.concatenate([others, rest]), parts, g) for _ in range(draws)]
+        labels = np.concatenate([others, rest])
+        sets = [parts_of(labels, parts, g) for _ in range(draws)]
         largest = np.bincount(pool.y[rest]).argmax()         # of other random labels, for who always names it
         tables.append(one_fold(pool, p, seed, sets, test).assign(largest=pool.y[test] == largest))
     table = pd.concat(tables).set_index('id').loc[measure].reset_index()
@@ -307,7 +308,7 @@ def when_to_stop(
 )->str:
     "Whether more labels help, by the last doubling."
     right, n = audit.table['all'].astype(int), len(audit.table)
-    if n < ENOUGH: return (f'It is too early to say whether more labels help: the audit has {n} images, '
+    if n < ENOUGH: return (f'{TOO_EARLY}: the audit has {n} images, '
                            f'and fewer than {ENOUGH} say next to nothing about it.')
     if interval(right - audit.table.largest)[1] <= 0: return NO_BETTER
     gains = right - audit.table.half
@@ -317,7 +318,7 @@ def when_to_stop(
     said = f'{verdict}: {change}. {rule}, at the upper end too, twice in a row.'
     if verdict == STOPPED: return f'{said} If the predictions are not good enough by then, {OTHER_NET}.'
     need, mean = images_needed(gains, worth), gains.mean()
-    if need <= n or mean > 2*worth or not verdict.startswith('It is too early'): return said
+    if need <= n or mean > 2*worth or verdict != TOO_EARLY: return said
     such = f'{said} For an interval of ±{100*worth:.0f} points it takes an audit of about {roughly(need)} images'
     if need > audit.n_images: return f'{such}, more than the {audit.n_images:,} there are.'
     if not audit.share: return f'{such}.'

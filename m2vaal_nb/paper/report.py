@@ -26,8 +26,7 @@ from ..loop import Protocol
 from ..experiments import accuracy_table, methods_in, plot_curves, read_results, read_sweep, sweep_table
 from .claims import finished, judge, read_all
 from .fig3 import show_kept
-from .statistics import (
-    LEAST_SEEDS, areas, balanced, over_budget, seeds_needed, unbeaten)
+from .statistics import LEAST_SEEDS, areas, balanced, over_budget, seeds_needed, unbeaten
 from .tuning import plot_tuning, validation_accuracy
 from .why import (
     plot_classes, plot_cosines, plot_discriminator, plot_sensitivity, plot_wrong, sensitivity_map)
@@ -204,9 +203,8 @@ def which_is_best(
     if not best: return f'which is best {of}: these seeds cannot tell{others}'
     n_seeds = seeds_needed(area, best)
     about = f'about {roughly(n_seeds)}' if n_seeds else 'more than 1,000'
-    there = min(shared)
-    lead = f'to see a lead of half a point takes {about} seeds in all'
-    if n_seeds and n_seeds <= there: lead = 'a lead of half a point would most likely have been seen'
+    if n_seeds and n_seeds <= min(shared): lead = 'a lead of half a point would most likely have been seen'
+    else: lead = f'to see a lead of half a point takes {about} seeds in all'
     if len(best) == n: return f'which is best {of}: these seeds cannot tell; {lead}{others}'
     return f'the best {of} is one of {", ".join(best)} (95% sure, as far as seeds go{others}); {lead}'
 
