@@ -199,14 +199,14 @@ def grids_of(
 )->dict: # Folder of logs -> jobs
     "What is to be run."
     from m2vaal_nb.experiments import PROTOCOLS, plan, settings
-    from m2vaal_nb.own_images.labelled_folder import fitted, methods_of
+    from m2vaal_nb.own_images.labelled_folder import fitted, methods_of, n_train
     seeds, (known, data), grids = parse_seeds(seeds), images, {}
     slugs = methods_of(methods if methods is None else split_names(methods), name, known is not None)
     for setting in settings(name):
         p, (place, slash, rest) = PROTOCOLS[setting], setting.partition('/')
-        own = fitted(p, len(data.x)) if data else {}
+        own = fitted(p, data) if data else {}
         asked = max(changes.get('n_init', 0), changes.get('max_labels', 0))
-        if data and asked > (most := len(data.x) - own['n_val']):
+        if data and asked > (most := n_train(data) - own['n_val']):
             raise ValueError(f"{asked} labels are asked for, and {most} of these images can be labelled.")
         if known and known != p.dataset:
             place = f"{place}-{known.split('@')[0]}"
@@ -221,23 +221,25 @@ def seen(
 )->str:
     "What there is, and what becomes of it."
     import numpy as np
+    from m2vaal_nb.data import tested_by
     from m2vaal_nb.foundations.metrics import FEW_TEST, unsure
     from m2vaal_nb.own_images.labels import listed
-    n_test, name = len(data.x_test), p.dataset.split('@')[0]
+    n_all, n_test = len(data.x) + len(data.x_test), len(tested_by(data, 0)[1])
+    name, by_seed = p.dataset.split('@')[0], not len(data.x_test)
     if data.x.ndim == 2: how = f'as {data.x.shape[1]} features'
     else:
         channels, height, width = data.x.shape[1:]
         how = f"in {'grey' if channels == 1 else 'colour'}, {height} × {width} pixels"
     sizes = np.bincount([*data.y, *data.y_test], minlength=len(data.classes))
     of_class = [f'{data.classes[c]} {sizes[c]}' for c in np.argsort(-sizes, kind='stable')]
-    n = f'{len(data.x) + n_test} images of {len(data.classes)} classes ({listed(of_class, 8)})'
-    held = f'{n_test} of them, always the same, are the test set'
-    if n_test < FEW_TEST:
-        held += (f', and so few leave an accuracy uncertain by up to {unsure(n_test):.0f} points, '
-                 'whatever the number of seeds')
-    aside = f'{p.n_val} others, drawn by each seed, are for validation, by which nothing is chosen'
+    n = f'{n_all} images of {len(data.classes)} classes ({listed(of_class, 8)})'
+    held = f'{n_test} of them, {"others for each seed" if by_seed else "always the same"}, are the test set'
+    aside = f'{p.n_val} more, drawn by each seed, are for validation, by which nothing is chosen'
+    n_judge, what = (n_all, 'images') if by_seed else (n_test, 'test images')
+    few = (f' {n_judge} {what} leave an accuracy uncertain by up to {unsure(n_judge):.0f} points, '
+           'which no number of seeds makes smaller, and no interval shows.')
     bought = f'From {p.n_init} labels to {min(p.max_labels, p.n_init + p.n_queries*p.budget)}, {p.budget} a query'
-    return f"{name}: {n}, {how}; {held}; {aside}. {bought}."
+    return f"{name}: {n}, {how}; {held}; {aside}.{few if n_judge < FEW_TEST else ''} {bought}."
 
 # %% ../nbs/cli.ipynb #08f8cc3f
 def do_grid(jobs, folder, engine, device, data, events):

@@ -29,7 +29,8 @@ from .foundations.machine import (
     PRECISIONS, in_precision, one_thread, pick_device, provenance, warn_if_moved)
 from .foundations.metrics import class_accuracy, discriminator_quality
 from .data import (
-    DATASETS, Dataset, Pool, PoolView, as_inputs, initial_ids, load_dataset, lookup, split_ids)
+    DATASETS, Dataset, Pool, PoolView, as_inputs,
+    held_out, initial_ids, load_dataset, lookup, split_ids, tested_by)
 from .models import Batch, Images, LAYOUTS, SIZES, encode, make_nets, score_codes
 from .losses import ELBO, LEARNERS, Learner, Phase, TERMS, elbo_terms, warmup
 from .samplers import SAMPLERS
@@ -142,7 +143,8 @@ def start_pool(
     seed:int, # Run seed
 )->tuple: # Pool with its initial labels, ids of the validation set
     "Split a training set, and buy the labels to start from."
-    ids, val = split_ids(len(data.x), p.n_val, seed)
+    left = np.setdiff1d(np.arange(len(data.y)), held_out(data, seed))
+    ids, val = (left[rows] for rows in split_ids(len(left), p.n_val, seed))
     if p.max_labels > len(ids):
         raise ValueError(f"`max_labels` is {p.max_labels}, but the pool has {len(ids)} images.")
     initial = initial_ids(data.y, ids, p.n_init, p.init_classes, p.init_balanced, seed)
@@ -428,9 +430,10 @@ def query_round(
     "Predict, measure, pick and buy."
     started = time.perf_counter()
     view, d_L = view_pool(nets, t.learner, t.pool, t.protocol, t.query_seed)
-    guess_test = guess_classes(nets, t.learner, data.x_test)
-    of_test = class_accuracy(guess_test, data.y_test, len(data.classes))
-    test_acc = float((guess_test == data.y_test).mean())
+    x_test, y_test = tested_by(data, t.seed)
+    guess_test = guess_classes(nets, t.learner, x_test)
+    of_test = class_accuracy(guess_test, y_test, len(data.classes))
+    test_acc = float((guess_test == y_test).mean())
     val_acc = accuracy(nets, t.learner, data.x[val], data.y[val])
     scored = time.perf_counter()
     picks = pick(t.protocol.sampler, view, t.budget) if t.budget else view.ids[:0]
@@ -492,8 +495,11 @@ class Run:
         t, bought = self.ask(), self.pool.labelled
         line = dict(method=self.job.method, seed=t.seed, round=t.round, n_labelled=len(bought))
         if not t.round:
-            names, n_C = map(str, self.data.classes), np.bincount(self.data.y_test, minlength=len(self.data.classes))
-            line |= dict(initial=bought.tolist(), classes=[*names], test_class_n=n_C.tolist())
+            names = [*map(str, self.data.classes)]
+            def of_class(y): return np.bincount(y, minlength=len(names)).tolist()
+            test_class_n = of_class(tested_by(self.data, t.seed)[1])
+            line |= dict(initial=bought.tolist(), classes=names, test_class_n=test_class_n)
+            if not len(self.data.x_test): line['class_n'] = of_class(self.data.y)    # those all seeds test by
         pool, found = query_round(nets, t, self.data, self.val)
         found['timing'] = dict(train=seconds, **found['timing'])
         line |= dict(train_loss=losses, **found, protocol=asdict(t.protocol))

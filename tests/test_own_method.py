@@ -1,16 +1,17 @@
 "One's own sampler and one's own images beside the paper's: from the shell, on workers, from any folder."
-import hashlib, inspect, os, re, shutil, signal, subprocess, sys, time
+import hashlib, inspect, math, os, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
 from torchvision.transforms.v2.functional import to_pil_image
 from m2vaal_nb import cli, experiments
 from m2vaal_nb.beyond import one_factor # the wing's experiments, before a test begins
-from m2vaal_nb.data import DATASETS, PoolView
+from m2vaal_nb.data import DATASETS, Dataset, PoolView, held_out, tested_by
 from m2vaal_nb.experiments import METHODS, Method, read_results
 from m2vaal_nb.beyond.declared import few as few_samplers
 from m2vaal_nb.beyond.representation import embed
 from m2vaal_nb.foundations.log import read_log
+from m2vaal_nb.loop import Job, Protocol, run, start_pool
 from m2vaal_nb.own_images.labelled_folder import (
     embeddings_dataset, folder_dataset, is_embeddings, numbers_of, representation_of)
 from m2vaal_nb.samplers import SAMPLERS
@@ -84,7 +85,7 @@ def test_the_command_outside_the_checkout_and_its_figures(photos):
     def shell(*words): return subprocess.run([Path(sys.executable).with_name(words[0]), *words[1:]], capture_output=True, text=True)
     done = shell('m2vaal_run', 'fig2b', '--methods', f'random,{MINE}', '--dataset', 'photos', '--rounds', '1', '--steps', '2', '--workers', '2')
     assert done.returncode == 0 and not done.stderr, done.stderr
-    assert 'always the same, are the test set' in done.stdout and '[  4/4]' in done.stdout
+    assert 'others for each seed, are the test set' in done.stdout and '[  4/4]' in done.stdout
     drawn = shell('m2vaal_figures', '--results', 'out', '--out', 'figures')
     assert drawn.returncode == 0 and 'mine' in drawn.stdout and Path('figures/fig2b-photos.png').stat().st_size > 10_000
     assert 'Section' not in drawn.stdout            # these results say nothing about the paper's claims
@@ -101,9 +102,10 @@ def test_sizes_of_ones_own(photos, sizes, labels):
     assert found == (labels or [n, n + 1])
 
 @pytest.mark.parametrize('n', [301, 4950, 4951])
-def test_more_labels_than_the_experiment_has(n):
-    "A large folder has more to label than the 300 that the experiment ends with; all but those that validate."
-    data = SimpleNamespace(x=np.zeros((5500, 1)))                        # a tenth of them validates
+@pytest.mark.parametrize('n_images, n_test', [(5500, 1), (6875, 0)])
+def test_more_labels_than_the_experiment_has(n, n_images, n_test):
+    "A large folder has more to label than the 300 that the experiment ends with; all but those that test and validate."
+    data = SimpleNamespace(x=np.zeros((n_images, 1)), y=np.zeros(n_images, int), x_test=np.zeros((n_test, 1))) # a tenth validates
     def asked(): return cli.grids_of('fig4', 'random', '0', (None, data), max_labels=n)['fig4'][0].protocol
     if n <= 4950: assert asked().max_labels == n
     else:
@@ -269,9 +271,9 @@ def test_without_scikit_activeml(monkeypatch):
 # --- a labelled folder ---
 def test_a_folder_is_what_is_in_it(photos, here):
     name, data = folder_dataset('photos')
-    assert name.startswith('photos@') and len(data.x) + len(data.x_test) == 150 and data.x.shape[1:] == (1, 28, 28)
-    per_class = np.bincount(data.y_test, minlength=10)
-    assert (np.abs(per_class - (np.bincount(data.y, minlength=10) + per_class)/5) <= .5).all()
+    assert name.startswith('photos@') and data.x.shape == (150, 1, 28, 28) and not len(data.x_test)
+    per_class = np.bincount(tested_by(data, 0)[1], minlength=10)
+    assert (np.abs(per_class - np.bincount(data.y, minlength=10)/5) <= .5).all()
     shutil.copytree('photos', 'elsewhere/photos')
     assert folder_dataset('elsewhere/photos')[0] == name
     first = next(Path('elsewhere/photos').rglob('*.png'))
@@ -279,6 +281,40 @@ def test_a_folder_is_what_is_in_it(photos, here):
     assert folder_dataset('photos', size=14)[0] != name
     next(Path('photos').rglob('*.png')).unlink()
     assert folder_dataset('photos')[0] != name
+
+@pytest.mark.parametrize('workers', ['1', '2', 'lockstep'])
+def test_each_seed_tests_by_other_images(photos, workers):
+    "None of them is bought or validates; the same seed holds out the same, and the log says how many of each class."
+    small('random', seeds='0,1', workers=workers)
+    _, data = folder_dataset('photos')
+    seeds = [held_out(data, seed) for seed in (0, 1)]
+    assert not np.array_equal(*seeds)
+    for seed,test in enumerate(seeds):
+        lines = read_log(Path(f'out/fig2b-photos/random-{seed}.jsonl'))
+        assert lines[0]['class_n'] == np.bincount(data.y, minlength=10).tolist() and 'class_n' not in lines[1]
+        assert lines[0]['test_class_n'] == np.bincount(data.y[test], minlength=10).tolist()
+        bought = np.array(sum((line['queried'] for line in lines), lines[0]['initial']))
+        pool, val = start_pool(data, Protocol.from_dict(lines[0]['protocol']), seed)
+        assert not set(test) & {*bought, *pool.ids, *val} and len(test) + len(pool.ids) + len(val) == len(data.x)
+
+def unlike(sizes):
+    "Features of classes of these sizes, without a test set."
+    x = torch.eye(sum(sizes))
+    return Dataset(x, np.repeat(np.arange(len(sizes)), sizes), x[:0], [], tuple('abcdef'[:len(sizes)]))
+
+@pytest.mark.parametrize('sizes', [(2, 2), (1, 5), (3, 40), (7, 8, 12), (1, 1, 2)])
+def test_something_of_each_class_is_left_and_something_held_out(sizes):
+    data = unlike(sizes)
+    for n,held in zip(sizes, np.bincount(tested_by(data, 3)[1], minlength=len(sizes))):
+        assert held < n and (n == 1 or held == max(1, round(n/5)))
+
+def test_where_nothing_can_be_held_out_it_is_said_before_anything_is_written(here):
+    job = Job(Protocol(learner='linear', n_init=1, budget=1, max_labels=2, n_val=1), 'random', 0)
+    with pytest.raises(ValueError, match='no test set, and none can be held out'): next(run(job, 'out', 'cpu', unlike((1, 1, 1))))
+    assert not Path('out').exists()
+
+def test_a_benchmark_keeps_its_test_set(few):
+    assert not len(held_out(few, 0)) and tested_by(few, 0)[0] is few.x_test
 
 def test_another_image_is_another_run(photos, capsys):
     small('random', workers='1')
@@ -425,7 +461,7 @@ def test_colours_and_sizes(here):
         file.parent.mkdir(parents=True, exist_ok=True)
         to_pil_image(torch.randint(256, (3, 40 + i, 90), dtype=torch.uint8)).save(file)
     name, data = folder_dataset('photos', size=16)
-    assert data.x.shape == (16, 3, 16, 16) and data.classes == ('a', 'b')
+    assert data.x.shape == (20, 3, 16, 16) and data.classes == ('a', 'b')
     assert folder_dataset('photos')[1].x.shape[2:] == (40, 40)
 
 FOLDERS = { # files; what the sentence says
@@ -501,7 +537,7 @@ def test_neither_the_order_of_rows_in_a_file_nor_its_name_is_another_dataset(emb
     z = dict(np.load('photos.npz'))
     np.savez('photos.npz', names=z['names'][::-1], embeddings=z['embeddings'][::-1])
     again, turned = embeddings_dataset('photos.npz')
-    assert again == name and torch.equal(turned.x_test, data.x_test) and (turned.y == data.y).all()
+    assert again == name and torch.equal(turned.x, data.x) and (turned.y == data.y).all()
     np.savez('photos.npz', names=z['names'], embeddings=z['embeddings'][::-1])
     assert embeddings_dataset('photos.npz')[0] != name
 
@@ -534,7 +570,7 @@ def test_folders_before_the_class(here, before):
     sep = '\\' if '\\' in before else '/'
     np.savez('photos.npz', names=[f'{before}{"ab"[i % 2]}{sep}old{sep}{i}.png' for i in range(8)], embeddings=np.eye(8))
     _, data = embeddings_dataset('photos.npz')
-    assert data.classes == ('a', 'b') and len(data.x) == 6
+    assert data.classes == ('a', 'b') and len(data.x) == 8
 
 @pytest.mark.parametrize('name,dataset', [('mnist', 'mnist'), ('fashion_mnist', 'fashion_mnist')])
 def test_a_file_that_is_called_like_a_benchmark_is_not_one(here, name, dataset):

@@ -187,7 +187,7 @@ def embed(
     block:int=500, # Images at a time; larger ones leave a CPU's cache
 )->Tensor: # (N, D) features of unit length
     "Images as features."
-    x_N, block = as_images(x_N), as_int(block, 'block', low=1)
+    x_N, block = as_images(x_N, least=0), as_int(block, 'block', low=1)
     features = KINDS[as_name(kind, KINDS, 'kind')].features
     seen = [features(nets, x.float()/255) for x in progress(x_N.split(block), 'features')]
     return F.normalize(torch.cat(seen), dim=-1)

@@ -19,7 +19,8 @@ def check_seed(
 
 # %% ../../nbs/foundations/chance.ipynb #b81271bd
 STREAMS = ( # append only: a stream's place is its key
-    'split', 'init', 'nets', 'labelled', 'unlabelled', 'noise', 'query', 'representation', 'wrong_labels', 'validation')
+    'split', 'init', 'nets', 'labelled', 'unlabelled', 'noise', 'query', 'representation', 'wrong_labels', 'validation',
+    'test')
 
 def rng(
     seed:int, # Seed of the run, ≥ 0

@@ -284,7 +284,7 @@ def numbers(
     (accuracy, baseline, *_), sure = how_accurate(f.audit), sure_table(f.audit)
     wrong = [(c.label, c.predicted, f'{c.n} of {c.of}') for c in confusions(f.audit).itertuples()]
     about_curve = 'Models that learned from a part of the labels, on the same images. The band is the interval of 95%.'
-    about_bars = P('The line is what was found, the bar its interval of 95%.', cls='note')
+    about_bars = P('The line is what was found, the bar its interval of 95%: about one in twenty misses.', cls='note')
     def by(title, columns, found, *says):
         legend = [about_bars] if found.accuracy.notna().any() else []
         return Section(H2(title), *says, table((*columns, 'right', ''), share_rows(found), 'bars'), *legend)
@@ -342,7 +342,7 @@ def chosen_by(
     return 'drawn at random' if drawn == len(f.batch) else f'{drawn} drawn at random, the others {by}'
 
 # %% ../../nbs/own_images/report.ipynb #b0d10047
-MOST = 60 # Images to label that are shown; of other lists a third
+MOST = 60 # Images to label that are shown; of other lists, pictures of a third
 
 ABOUT = ('Below each image is the labelled one that is most like it, and what it stands for: images that are more '
          'like it than like any other of the batch, or any with a label. How alike two images are goes up to 1.')
@@ -403,8 +403,13 @@ def suspects_section(
     def card(o):
         guess = f'predicted {o.predicted}, {o.probability:.0%}'
         return Div(with_name(f, o.id, f'labelled {o.label}', guess, cls='big'), cls='card')
-    cards = [card(o) for o in f.suspects[:MOST//3].itertuples()]
-    return Section(head, P(says), Div(*cards, cls='cards'))
+    n_cards = MOST//3
+    cards = [card(o) for o in f.suspects[:n_cards].itertuples()]
+    rest = [(f.names[o.id], o.label, f'{o.of_label:.1%}', o.predicted, f'{o.probability:.0%}')
+            for o in f.suspects[n_cards:].itertuples()]
+    heads = 'image', 'labelled', 'probability', 'predicted', 'probability'
+    more = [P('The others, the least probable label first:'), table(heads, rest)] if rest else []
+    return Section(head, P(says), Div(*cards, cls='cards'), *more)
 
 # %% ../../nbs/own_images/report.ipynb #b0d10051
 COLOURS = '''

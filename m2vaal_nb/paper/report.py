@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SURE', 'read_logs', 'class_names', 'start_of', 'of_sweep', 'of_queries', 'accuracy_by_class', 'worst_classes',
-           'plot_by_class', 'meant', 'compared', 'which_is_best', 'of_classes', 'of_accuracy', 'figures',
+           'plot_by_class', 'few_tested', 'meant', 'compared', 'which_is_best', 'of_classes', 'of_accuracy', 'figures',
            'make_figures', 'claims_table']
 
 # %% ../../nbs/paper/report.ipynb #46b52602
@@ -143,6 +143,22 @@ def plot_by_class(
     plt.close(fig) # or a notebook shows it twice
     return fig
 
+# %% ../../nbs/paper/report.ipynb #8c80a75e
+def few_tested(
+    runs:pd.DataFrame, # A row a round
+    measure:str, # What is compared
+)->str: # Part of a sentence; empty where they are enough, or a log does not say
+    "What few test images leave uncertain."
+    known = runs.dropna(subset='test_class_n') if 'test_class_n' in runs else runs.iloc[:0]
+    if not len(known): return ''
+    by_seed = 'class_n' in known and known.class_n.notna().all()     # seeds test by others: together by all there are
+    of_class = [n for n in (known.class_n if by_seed else known.test_class_n).iloc[0] if n]
+    points = unsure(of_class if measure.startswith('balanced') else sum(of_class))
+    if points <= unsure(FEW_TEST): return ''
+    what = 'images, of which each seed tests by others,' if by_seed else 'test images'
+    return (f'; {sum(of_class)} {what} leave each accuracy uncertain by up to {points:.0f} points, '
+            'which no number of seeds makes smaller')
+
 # %% ../../nbs/paper/report.ipynb #dbf7997b
 SURE = (
     'no seed in common',
@@ -174,12 +190,7 @@ def compared(
     n, n_done = (len(r.drop_duplicates(['method', 'seed'])) for r in (runs, done))
     if n_done < n: what += f'; {n - n_done} of {n} runs have come less far and are left out'
     if against and not there: what += f'; none of these is of {against}'
-    sizes = runs.test_class_n.dropna() if 'test_class_n' in runs else runs.iloc[:0]
-    of_class = [n for n in (sizes.iloc[0] if len(sizes) else ()) if n]
-    n_test = of_class if measure.startswith('balanced') else sum(of_class)
-    if of_class and (points := unsure(n_test)) > unsure(FEW_TEST):
-        what += (f'; {sum(of_class)} test images leave each accuracy uncertain by up to {points:.0f} points, '
-                 'whatever the number of seeds')
+    what += few_tested(runs, measure)
     if table.of.isna().all(): return what, table
     seeds = done.groupby('method').seed.agg(frozenset)
     if seeds.nunique() > 1: what += '; methods have different seeds, so look at what is ahead, not at the area'
