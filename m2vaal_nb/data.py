@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'CLASSES', 'TEST_SHARE', 'as_inputs', 'Dataset', 'images_of', 'load_dataset', 'split_ids', 'held_out',
-           'tested_by', 'lookup', 'some', 'need_for_sale', 'Pool', 'even_shares', 'initial_ids', 'top_rows', 'sealed',
+           'judged_by', 'lookup', 'some', 'need_for_sale', 'Pool', 'even_shares', 'initial_ids', 'top_rows', 'sealed',
            'checked_view', 'PoolView']
 
 # %% ../nbs/00_data.ipynb #7c783e1e
@@ -121,7 +121,7 @@ def held_out(
     if any(map(len, found)): return np.sort(np.concatenate(found))
     raise ValueError("These images have no test set, and none can be held out: there is one of each class.")
 
-def tested_by(
+def judged_by(
     data:Dataset, # Images or features, and labels
     seed:int, # Seed of the run
 )->tuple: # Images or features, their labels

@@ -30,7 +30,7 @@ from .foundations.machine import (
 from .foundations.metrics import class_accuracy, discriminator_quality
 from .data import (
     DATASETS, Dataset, Pool, PoolView, as_inputs,
-    held_out, initial_ids, load_dataset, lookup, split_ids, tested_by)
+    held_out, initial_ids, load_dataset, lookup, split_ids, judged_by)
 from .models import Batch, Images, LAYOUTS, SIZES, encode, make_nets, score_codes
 from .losses import ELBO, LEARNERS, Learner, Phase, TERMS, elbo_terms, warmup
 from .samplers import SAMPLERS
@@ -430,7 +430,7 @@ def query_round(
     "Predict, measure, pick and buy."
     started = time.perf_counter()
     view, d_L = view_pool(nets, t.learner, t.pool, t.protocol, t.query_seed)
-    x_test, y_test = tested_by(data, t.seed)
+    x_test, y_test = judged_by(data, t.seed)
     guess_test = guess_classes(nets, t.learner, x_test)
     of_test = class_accuracy(guess_test, y_test, len(data.classes))
     test_acc = float((guess_test == y_test).mean())
@@ -497,7 +497,7 @@ class Run:
         if not t.round:
             names = [*map(str, self.data.classes)]
             def of_class(y): return np.bincount(y, minlength=len(names)).tolist()
-            test_class_n = of_class(tested_by(self.data, t.seed)[1])
+            test_class_n = of_class(judged_by(self.data, t.seed)[1])
             line |= dict(initial=bought.tolist(), classes=names, test_class_n=test_class_n)
             if not len(self.data.x_test): line['class_n'] = of_class(self.data.y)    # those all seeds test by
         pool, found = query_round(nets, t, self.data, self.val)

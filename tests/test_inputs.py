@@ -340,7 +340,7 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'data.Dataset': (dict(classes='abc'), {}, {'x': {'pixels in rows'}, 'x_test': {'pixels in rows'}}),
     'data.split_ids': ({}, dict(n=9)),
     'data.held_out': (lambda: dict(data=replace(toy().data, x_test=toy().data.x[:0], y_test=[])),),
-    'data.tested_by': (lambda: dict(data=replace(toy().data, x_test=toy().data.x[:0], y_test=[])),),
+    'data.judged_by': (lambda: dict(data=replace(toy().data, x_test=toy().data.x[:0], y_test=[])),),
     'data.lookup': ({}, {}, any_rows | {'too large'}),
     'data.Pool': (dict(oracle=None, classes='abc'), dict(labelled=np.arange(6)), {'x': {'pixels in rows'}}),
     'data.Pool.reveal': (lambda: dict(self=replace(toy().pool, ids=np.arange(6), labelled=[], y=[])), {}, any_rows),

@@ -6,7 +6,7 @@ import numpy as np, pytest, torch
 from torchvision.transforms.v2.functional import to_pil_image
 from m2vaal_nb import cli, experiments
 from m2vaal_nb.beyond import one_factor # the wing's experiments, before a test begins
-from m2vaal_nb.data import DATASETS, Dataset, PoolView, held_out, tested_by
+from m2vaal_nb.data import DATASETS, Dataset, PoolView, held_out, judged_by
 from m2vaal_nb.experiments import METHODS, Method, read_results
 from m2vaal_nb.beyond.declared import few as few_samplers
 from m2vaal_nb.beyond.representation import embed
@@ -272,7 +272,7 @@ def test_without_scikit_activeml(monkeypatch):
 def test_a_folder_is_what_is_in_it(photos, here):
     name, data = folder_dataset('photos')
     assert name.startswith('photos@') and data.x.shape == (150, 1, 28, 28) and not len(data.x_test)
-    per_class = np.bincount(tested_by(data, 0)[1], minlength=10)
+    per_class = np.bincount(judged_by(data, 0)[1], minlength=10)
     assert (np.abs(per_class - np.bincount(data.y, minlength=10)/5) <= .5).all()
     shutil.copytree('photos', 'elsewhere/photos')
     assert folder_dataset('elsewhere/photos')[0] == name
@@ -305,7 +305,7 @@ def unlike(sizes):
 @pytest.mark.parametrize('sizes', [(2, 2), (1, 5), (3, 40), (7, 8, 12), (1, 1, 2)])
 def test_something_of_each_class_is_left_and_something_held_out(sizes):
     data = unlike(sizes)
-    for n,held in zip(sizes, np.bincount(tested_by(data, 3)[1], minlength=len(sizes))):
+    for n,held in zip(sizes, np.bincount(judged_by(data, 3)[1], minlength=len(sizes))):
         assert held < n and (n == 1 or held == max(1, round(n/5)))
 
 def test_where_nothing_can_be_held_out_it_is_said_before_anything_is_written(here):
@@ -314,7 +314,7 @@ def test_where_nothing_can_be_held_out_it_is_said_before_anything_is_written(her
     assert not Path('out').exists()
 
 def test_a_benchmark_keeps_its_test_set(few):
-    assert not len(held_out(few, 0)) and tested_by(few, 0)[0] is few.x_test
+    assert not len(held_out(few, 0)) and judged_by(few, 0)[0] is few.x_test
 
 def test_another_image_is_another_run(photos, capsys):
     small('random', workers='1')

@@ -76,6 +76,11 @@ def test_exported_cells_are_short(nb):
 def test_examples_follow_at_once(nb):
     assert not unchecked(code_cells(nb))
 
+@pytest.mark.parametrize('nb', NBS, **by_name)
+def test_no_function_is_taken_for_a_test(nb):
+    "pytest would collect it wherever a test imports it."
+    assert not [name for name in definitions(code_cells(nb)) if name.startswith('test')]
+
 def test_what_an_example_is():
     export, shows, asserts, names = '#| export\ndef f(): pass', 'x_test[0]', 'assert f() is None', 'test_eq(f(), None)'
     assert unchecked([export, shows]) == unchecked([export, shows, export, asserts]) == ['f']
