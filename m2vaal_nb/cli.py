@@ -232,14 +232,15 @@ def seen(
         how = f"in {'grey' if channels == 1 else 'colour'}, {height} × {width} pixels"
     sizes = np.bincount([*data.y, *data.y_test], minlength=len(data.classes))
     of_class = [f'{data.classes[c]} {sizes[c]}' for c in np.argsort(-sizes, kind='stable')]
-    n = f'{n_all} images of {len(data.classes)} classes ({listed(of_class, 8)})'
-    held = f'{n_test} of them, {"others for each seed" if by_seed else "always the same"}, are the test set'
+    if len(of_class) > 8: of_class[6:-2] = [f'{len(of_class) - 8} more']
+    n = f'{n_all} images of {len(data.classes)} classes ({listed(of_class)})'
+    which = 'a fifth of each class and others for each seed' if by_seed else 'always the same'
+    held = f'{n_test} of them, {which}, are the test set'
     aside = f'{p.n_val} more, drawn by each seed, are for validation, by which nothing is chosen'
-    n_judge, what = (n_all, 'images') if by_seed else (n_test, 'test images')
-    few = (f' {n_judge} {what} leave an accuracy uncertain by up to {unsure(n_judge):.0f} points, '
-           'which no number of seeds makes smaller, and no interval shows.')
+    rest = f'with one seed; all {n_all} still by {unsure(n_all):.0f}' if by_seed else 'whatever the number of seeds'
+    few = f' {n_test} test images leave an accuracy uncertain by up to {unsure(n_test):.0f} points, {rest}.'
     bought = f'From {p.n_init} labels to {min(p.max_labels, p.n_init + p.n_queries*p.budget)}, {p.budget} a query'
-    return f"{name}: {n}, {how}; {held}; {aside}.{few if n_judge < FEW_TEST else ''} {bought}."
+    return f"{name}: {n}, {how}; {held}; {aside}.{few if n_test < FEW_TEST else ''} {bought}."
 
 # %% ../nbs/cli.ipynb #08f8cc3f
 def do_grid(jobs, folder, engine, device, data, events):

@@ -85,7 +85,7 @@ def test_the_command_outside_the_checkout_and_its_figures(photos):
     def shell(*words): return subprocess.run([Path(sys.executable).with_name(words[0]), *words[1:]], capture_output=True, text=True)
     done = shell('m2vaal_run', 'fig2b', '--methods', f'random,{MINE}', '--dataset', 'photos', '--rounds', '1', '--steps', '2', '--workers', '2')
     assert done.returncode == 0 and not done.stderr, done.stderr
-    assert 'others for each seed, are the test set' in done.stdout and '[  4/4]' in done.stdout
+    assert 'a fifth of each class and others for each seed, are the test set' in done.stdout and '[  4/4]' in done.stdout
     drawn = shell('m2vaal_figures', '--results', 'out', '--out', 'figures')
     assert drawn.returncode == 0 and 'mine' in drawn.stdout and Path('figures/fig2b-photos.png').stat().st_size > 10_000
     assert 'Section' not in drawn.stdout            # these results say nothing about the paper's claims

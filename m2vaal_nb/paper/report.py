@@ -20,7 +20,7 @@ import pandas as pd
 
 from ..foundations.display import caption, progress, roughly
 from ..foundations.inputs import as_name
-from ..foundations.metrics import FEW_TEST, unsure
+from ..foundations.metrics import FEW_TEST, as_good_as, unsure
 from ..data import CLASSES
 from ..loop import Protocol
 from ..experiments import accuracy_table, methods_in, plot_curves, read_results, read_sweep, sweep_table
@@ -151,13 +151,18 @@ def few_tested(
     "What few test images leave uncertain."
     known = runs.dropna(subset='test_class_n') if 'test_class_n' in runs else runs.iloc[:0]
     if not len(known): return ''
-    by_seed = 'class_n' in known and known.class_n.notna().all()     # seeds test by others: together by all there are
-    of_class = [n for n in (known.class_n if by_seed else known.test_class_n).iloc[0] if n]
-    points = unsure(of_class if measure.startswith('balanced') else sum(of_class))
-    if points <= unsure(FEW_TEST): return ''
-    what = 'images, of which each seed tests by others,' if by_seed else 'test images'
-    return (f'; {sum(of_class)} {what} leave each accuracy uncertain by up to {points:.0f} points, '
-            'which no number of seeds makes smaller')
+    first, n_seeds = known.iloc[0], known.seed.nunique()
+    n_C, N_C = first.test_class_n, first.get('class_n')
+    what, rest = f'{sum(n_C)} test images', ', whatever the number of seeds'
+    def points(n_C):
+        n_C = [n for n in n_C if n]
+        return unsure(n_C if measure.startswith('balanced') else sum(n_C))
+    if isinstance(N_C, list):                              # each seed draws others
+        n_C = [n and as_good_as(n, N, n_seeds) for n,N in zip(n_C, N_C)]
+        what += f' of each of {n_seeds} seeds' if n_seeds > 1 else ' of one seed'
+        rest = f'; all {sum(N_C)} images would, by {points(N_C):.0f}'
+    if points(n_C) <= unsure(FEW_TEST): return ''
+    return f'; {what} leave each accuracy uncertain by up to {points(n_C):.0f} points{rest}'
 
 # %% ../../nbs/paper/report.ipynb #dbf7997b
 SURE = (
