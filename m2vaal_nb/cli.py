@@ -221,10 +221,10 @@ def seen(
 )->str:
     "What there is, and what becomes of it."
     import numpy as np
-    from m2vaal_nb.data import judged_by
+    from m2vaal_nb.data import held_out
     from m2vaal_nb.foundations.metrics import FEW_TEST, unsure
     from m2vaal_nb.own_images.labels import listed
-    n_all, n_test = len(data.x) + len(data.x_test), len(judged_by(data, 0)[1])
+    n_all, n_test = len(data.x) + len(data.x_test), len(data.x_test) or len(held_out(data, 0))
     name, by_seed = p.dataset.split('@')[0], not len(data.x_test)
     if data.x.ndim == 2: how = f'as {data.x.shape[1]} features'
     else:

@@ -125,7 +125,7 @@ def judged_by(
     data:Dataset, # Images or features, and labels
     seed:int, # Seed of the run
 )->tuple: # Images or features, their labels
-    "What a run is tested by."
+    "What a run is judged by."
     if len(data.x_test): return data.x_test, data.y_test
     ids = held_out(data, seed)
     return data.x[ids], data.y[ids]

@@ -30,7 +30,7 @@ from .foundations.machine import (
 from .foundations.metrics import class_accuracy, discriminator_quality
 from .data import (
     DATASETS, Dataset, Pool, PoolView, as_inputs,
-    held_out, initial_ids, load_dataset, lookup, split_ids, judged_by)
+    held_out, initial_ids, judged_by, load_dataset, lookup, split_ids)
 from .models import Batch, Images, LAYOUTS, SIZES, encode, make_nets, score_codes
 from .losses import ELBO, LEARNERS, Learner, Phase, TERMS, elbo_terms, warmup
 from .samplers import SAMPLERS

@@ -1,5 +1,5 @@
 "One's own sampler and one's own images beside the paper's: from the shell, on workers, from any folder."
-import hashlib, inspect, math, os, re, shutil, signal, subprocess, sys, time
+import hashlib, inspect, os, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
