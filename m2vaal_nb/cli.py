@@ -467,6 +467,8 @@ def m2vaal_query(
     audit:str=None, # Part of the labels, such as .2, drawn at random to say how good the predictions are
     report:str=None, # An HTML file on what is known, and what to label next
     predictions:str=None, # A new CSV of all images, with their labels or what is predicted
+    review:str=None, # A CSV of labels that may be wrong, with an empty column label for what the image is
+    reviewed:str=None, # That file, filled in (several with commas): it overrules --labels, and is not doubted again
     size:str=None, # Pixels a side that images are shrunk to; by default as the first image, at most 64
     steps:str=None, # Training steps; by default 200, 400 above 500 labels
     seed:str='0', # A whole number: what is trained and split follows from it, not what --audit draws
@@ -487,12 +489,14 @@ def m2vaal_query(
             is_table = Path(images).suffix in ('.npz', '.npy', '.pt', '.parquet')
             hint = f'--embeddings {images}' if is_table else 'A pattern of files has to stand in quotes.'
             raise ValueError(f"There is no folder {images}: it is a file. {hint}")
-        labels, classes = label_sources(labels or ''), split_names(classes or '')
+        labels, reviewed = (label_sources(text or '') for text in (labels, reviewed))
+        classes = split_names(classes or '')
         if audit is not None: audit = parse_number(audit, '--audit')
         exclude, drawn = (text and label_sources(text) for text in (exclude, drawn))
         query_folder(images, labels, budget, method, out, label_studio, classes, url=url, seed=seed,
                      device=device, skip_bad=skip_bad, embeddings=embeddings, audit=audit, report=report,
-                     predictions=predictions, exclude=exclude, drawn=drawn, say=say, **numbers)
+                     predictions=predictions, exclude=exclude, drawn=drawn, review=review, reviewed=reviewed,
+                     say=say, **numbers)
 
 # %% ../nbs/cli.ipynb #5e47e002
 @dashed

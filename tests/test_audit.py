@@ -14,12 +14,13 @@ from m2vaal_nb.own_images import audit as module
 from m2vaal_nb.own_images.accuracy import images_needed, interval
 from m2vaal_nb.own_images.query import label_folds, predictions
 from m2vaal_nb.own_images.audit import (
-    LEAST, SUSPECT, NO_BETTER, OTHER_NET, Audit, agreement, audit_ids, audit_order, audit_part, audit_run, audit_says,
+    LEAST, NO_BETTER, OTHER_NET, Audit, audit_ids, audit_order, audit_part, audit_run, audit_says,
     audited_images, calibration, class_table, cross_fit, curve, holding_up, how_accurate, how_large, how_sure,
-    label_probabilities, labels_until, made_unsure, parts_of, sure_table, suspected_by_chance, suspects, when_to_stop, wilson)
+    labels_until, parts_of, sure_table, when_to_stop, wilson)
 from m2vaal_nb.own_images.folder import COLUMNS, Known, Query, measuring, query_folder
 from m2vaal_nb.own_images.pixels import folder_picture
 from m2vaal_nb.own_images.query import known_pool
+from m2vaal_nb.own_images.review import label_review
 from m2vaal_nb.own_images.report import (
     MOST, SAME, as_vectors, confusions, findings, is_report, most_alike, owners, page, same_from, usual_gap, write_report)
 
@@ -368,33 +369,6 @@ def test_labels_until_an_audit_is_large_enough(n_images, share, need):
         reached.append(has.sum() - said)
     assert abs(np.mean(reached)) < 3*np.std(reached)/10**.5 + 5
 
-WORLDS = { # n labels, classes; scatter
-    'few': (60, 3, .3), 'three': (240, 3, .3), 'ten': (300, 10, .2), 'hard': (240, 3, .45)}
-
-@pytest.mark.parametrize('name', WORLDS)
-@pytest.mark.parametrize('part, least', [(0, 0), (.05, .4), (.1, .3)])
-def test_wrong_labels_are_found_and_right_ones_are_counted(name, part, least):
-    "At the default cut, over ten worlds: a part of the wrong labels, and about as many right ones as would be there by chance."
-    n, C, scatter = WORLDS[name]
-    wrong, right, chance = [], [], []
-    for seed in range(10):
-        g = np.random.default_rng(seed)
-        y, n_wrong = g.integers(C, size=n), int(part*n)
-        h = np.eye(C, 12)[y] + scatter*g.normal(size=(n, 12))
-        spoilt = np.r_[(y[:n_wrong] + g.integers(1, C, n_wrong)) % C, y[n_wrong:]]
-        pool = known_pool((h/np.linalg.norm(h, axis=1, keepdims=True)).astype('f4'), spoilt, [f'c{i}' for i in range(C)])
-        p_L_C = label_probabilities(pool, protocol_for(Protocol(), LINEAR), seed)
-        found = suspects(pool, p_L_C).id < n_wrong
-        wrong.append(found.sum()), right.append((~found).sum()), chance.append(suspected_by_chance(p_L_C))
-    if name != 'hard': assert np.mean(wrong) >= least*int(part*n)
-    off = np.mean(right) - np.mean(chance)
-    assert off < 2.5 and (part or off > -2.5)            # where some are wrong, heads learn from these, too
-
-def test_none_is_suspected_by_chance_where_none_is_judged():
-    assert suspected_by_chance(torch.full((4, 2), torch.nan)) == 0
-    assert abs(suspected_by_chance(torch.tensor([[.99, .01], [.985, .015]])) - .025) < 1e-6
-    assert suspected_by_chance(torch.tensor([[.98, .02]]), below=.02) == 0
-
 @pytest.mark.parametrize('missing, behind, named', [
     ([], 0, False), ([3], 2, False), ([3], 3, True), ([3, 4], 3, False), ([3, 4], 4, True), ([3, 5], 4, True), ([0, 1, 2, 3], 8, True)])
 def test_several_images_that_hold_up_the_audit(missing, behind, named):
@@ -424,57 +398,6 @@ def test_an_image_that_holds_up_the_audit_is_named(behind):
     assert 'The audit has 0 images' in said
     assert (f'{order[0]}.png has no label and holds up the audit, for the {behind} images behind it' in said) == (behind >= 3)
     assert 'holds up' not in audit_says(known_pool(pool.x, y, 'abc'), order, None, names_of(pool))
-
-# --- labels that may be wrong ---
-def test_a_wrong_label_is_found_and_a_right_one_is_not():
-    pool, y = blobs(300, 300)
-    spoilt = pool.y.copy()
-    spoilt[[5, 50]] = (spoilt[[5, 50]] + 1) % 3
-    bad = known_pool(pool.x, spoilt, 'abc')
-    p = protocol_for(Protocol(), LINEAR)
-    p_L_C = label_probabilities(bad, p)
-    assert torch.allclose(p_L_C.sum(1), torch.ones(300), atol=1e-5)
-    found = suspects(bad, p_L_C)
-    assert found.of_label.is_monotonic_increasing and (found.of_label < SUSPECT).all() and (found.label != found.predicted).all()
-    assert {5, 50} <= {*suspects(bad, p_L_C, below=.05).id[:10]}
-    assert not len(suspects(bad, p_L_C, below=0))
-
-@pytest.mark.parametrize('images', [False, True])
-def test_a_class_unknown_to_its_judge_is_not_suspected(images):
-    "One label of a class, or all of them in one fold: the model that judges them cannot give that class anything."
-    pool, y = blobs(60, 60, classes='abcde')
-    y = y.copy()
-    y[7], y[[20, 21]] = 3, 4
-    x = np.random.default_rng(0).integers(256, size=(60, 1, 8, 8)).astype(np.uint8) if images else pool.x
-    few = known_pool(x, y, 'abcde')
-    p = protocol_for(Protocol(steps=1), 'margin' if images else LINEAR)
-    p_L_C = label_probabilities(few, p)
-    never = p_L_C.isnan().any(1).numpy()
-    splits = [*label_folds(few.y, 3 if images else 5, 0)]
-    alone = np.concatenate([test[~np.isin(y[test], y[train])] for train,test in splits])
-    assert never[7] and set(np.flatnonzero(never)) == set(alone) and p_L_C[never].isnan().all()
-    assert torch.allclose(p_L_C[~never].sum(1), torch.ones((~never).sum()), atol=1e-5)
-    found, other = suspects(few, p_L_C, below=1), p_L_C.argmax(-1).numpy() != few.y
-    assert set(found.id) == set(few.ids[~never & other]) and found.probability.notna().all()
-    assert 'may be wrong' in page(findings(few, names_of(few), pd.DataFrame(), p))
-
-def test_all_labels_of_classes_of_their_own():
-    "Nothing can be judged, and nothing is suspected."
-    n = 12
-    g = np.random.default_rng(0)
-    h = g.normal(size=(n, 5)).astype('f4')
-    pool = known_pool(h/np.linalg.norm(h, axis=1, keepdims=True), np.arange(n), [f'c{i}' for i in range(n)])
-    p_L_C = label_probabilities(pool, protocol_for(Protocol(), LINEAR))
-    assert p_L_C.isnan().all() and not len(suspects(pool, p_L_C))
-
-def test_probabilities_that_are_none():
-    pool, _ = blobs(60, 10)
-    good = np.full((10, 3), 1/3)
-    assert not len(suspects(pool, good))
-    half, negative = good.copy(), good.copy()
-    half[3,1], negative[2] = np.nan, -1
-    for bad, says in (half, 'row 3'), (negative, 'row 2'), (good[:9], '9'), (good[0], 'shape'), ('abc', 'Probabilities'):
-        with pytest.raises(ValueError, match=says): suspects(pool, bad)
 
 # --- who is judged ---
 def test_a_learner_is_judged_with_the_rows_it_learns_from():
@@ -584,7 +507,7 @@ def told_of(n=120, labelled=60, budget=20, names=None, classes='abc', picture=la
     order, p = audit_ids(pool, names_of(pool)), protocol_for(Protocol(), LINEAR)
     found = cross_fit(pool, pool.labelled[:30], p) if labelled >= 40 else None
     batch = audited_images(pool, order, budget, LINEAR) if labelled < n else pd.DataFrame()
-    return findings(pool, names, batch, p, audit=found, picture=picture, **kw)
+    return findings(pool, names, batch, p, audit=found, picture=picture, review=label_review(pool, p), **kw)
 
 def check_page(html):
     read = Reader(html)
@@ -727,11 +650,6 @@ def test_an_early_report_says_what_it_waits_for(budget, shades):
     page = Path('r.html').read_text()
     assert f'yet to measure how good the predictions are on all images; {LEAST} of them are enough' in page and 'With --audit' not in page
 
-def test_agreement_is_counted_over_the_labels_that_are_judged():
-    pool = known_pool(np.eye(4), [0, 1, 1, -1], ['a', 'b'])
-    p_L_C = torch.tensor([[torch.nan]*2, [.1, .9], [.8, .2]])
-    assert agreement(pool, p_L_C) == (1, 2)
-
 def test_the_command(shades, monkeypatch, capsys):
     def command(*words):
         monkeypatch.setattr('sys.argv', ['m2vaal_query', *words])
@@ -780,24 +698,6 @@ def test_a_page_fits_its_window(width, scheme, tmp_path):
         assert dark == (scheme == 'dark') and not browser.get_log('browser')
         (ROOT/'out/lab').mkdir(parents=True, exist_ok=True)
         browser.save_screenshot(str(ROOT/f'out/lab/report-{width}-{scheme}.png'))
-
-@pytest.mark.parametrize('right,doubts', [(0, False), (38, False), (39, True), (80, True)])
-def test_models_that_are_not_better_than_the_largest_class_doubt_no_label(right, doubts):
-    "Of 80 labels the largest class has 30: the lower end passes that between 38 and 39 (Wilson's interval, by hand)."
-    pool, _ = blobs(120, 80)
-    assert np.bincount(pool.y).max() == 30
-    told = findings(pool, names_of(pool), pd.DataFrame(), protocol_for(Protocol(), LINEAR))
-    text = ' '.join(Reader(page(replace(told, agreed=(right, 80)))).texts)
-    assert ('too seldom' in text) != doubts and ('below 2%' in text) == doubts
-
-def test_models_that_know_the_largest_class_alone_doubt_no_label():
-    "Of 300 labels 5 are of a rare class, and features know nothing: 294 are named rightly."
-    g = np.random.default_rng(0)
-    h = g.normal(size=(320, 6)).astype('f4')
-    y = np.where(np.arange(320) < 300, (np.arange(320) % 60 == 0).astype(int), -1)
-    pool = known_pool(h/np.linalg.norm(h, axis=1, keepdims=True), y, ['fine', 'defect'])
-    told = findings(pool, names_of(pool), pd.DataFrame(), protocol_for(Protocol(), LINEAR))
-    assert told.agreed[0] > 280 and len(told.suspects) and 'too seldom' in page(told)
 
 def test_the_largest_class_is_that_of_other_labels():
     "Classes by chance: whoever names the largest of an audit of 30 in hindsight is right too often, who names that of the others is not."

@@ -275,7 +275,7 @@ INSIDE = { # why the table is not for them: (names, or beginnings of names that 
         'own_images.labelled_folder.', 'own_images.relearn.', 'own_images.labeller.chosen_now', 'own_images.labeller.Labeller'),
     'refused by tests of its own, in test_embeddings': ('own_images.embed.', 'own_images.embeddings.made_up_files'),
     'parts of an audit and of a report, behind their doors': ('own_images.audit.Audit', 'own_images.accuracy.wilson', 'own_images.audit.audit_run', 'own_images.audit.audit_part', 'own_images.audit.audit_ids', 'own_images.audit.holding_up',
-        'own_images.audit.one_fold', 'own_images.audit.made_unsure', 'own_images.report.'),
+        'own_images.audit.one_fold', 'own_images.review.made_unsure', 'own_images.report.'),
     'parts of a run, of a start and of an engine, behind their doors': ('data.even_shares', 'foundations.chance.epoch_rows',
         'loop.Buying', 'loop.Training', 'loop.pick', 'loop.dry_run', 'scale.workers.Patience', 'scale.workers.Crew',
         'scale.workers.on_workers', 'scale.lockstep.in_lockstep', 'scale.lockstep.sharing', 'interop.scikit_activeml.spread', 'interop.scikit_activeml.FeaturesOnly',
@@ -379,7 +379,8 @@ DOORS = { # name: (what it gets besides, plain values other than the table's, ba
     'own_images.audit.audit_order': (dict(names='abc'),),
     'own_images.audit.audited_images': (lambda: dict(pool=toy().pool, order=toy().pool.ids, steps=1),),
     'own_images.audit.cross_fit': (lambda: dict(pool=toy().pool, measure=toy().pool.labelled, p=toy().p),),
-    'own_images.audit.label_probabilities': (lambda: dict(pool=toy().pool, p=toy().p),),
+    'own_images.review.label_probabilities': (lambda: dict(pool=toy().pool, p=toy().p),),
+    'own_images.review.label_review': (lambda: dict(pool=toy().pool, p=toy().p),),
     'interop.modal.modal_query': (lambda: dict(learner=Known, X_pool=z_6_2),),
     'interop.views.view_of': (lambda: dict(model=Known.estimator, X_N=z_6_2, X_L=z_6_2, y_L=y_6),), # labels may be of any type
     'interop.tensorboard.picked_images': (lambda: dict(line=dict(queried=[3, 1, 2], method='a', seed=0), data=toy().data),),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EVERY', 'LINE', 'UP', 'show_images', 'caption', 'Lines', 'way_to_show', 'progress', 'duration', 'percent', 'as_range',
-           'roughly']
+           'roughly', 'how_many']
 
 # %% ../../nbs/foundations/display.ipynb #24e52227
 import os, sys, warnings
@@ -108,3 +108,10 @@ def roughly(
 )->str: # Such as 1,500
     "A number of which two digits say all that is known."
     return f'{float(f"{n:.2g}"):,.0f}'
+
+def how_many(
+    number:int, # At least 0
+    what:str, # What one of them is called
+)->str: # Such as: no image, 1 image, 2 images
+    "A number of things."
+    return f'{number} {what}{"s"*(number > 1)}' if number else f'no {what}'

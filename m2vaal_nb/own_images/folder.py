@@ -6,7 +6,7 @@
 __all__ = ['COLUMNS', 'Known', 'in_words', 'changed_since', 'file_names', 'of_chance', 'of_rows', 'known_folder', 'is_choice',
            'check_out', 'Query', 'check_predictable', 'checked', 'embedded_pool', 'seen_pool', 'measuring', 'choose',
            'order_of', 'write_choice', 'held_up', 'cross_validated', 'about_audit', 'audit_of', 'report_on',
-           'all_images', 'write_predictions', 'query_folder']
+           'review_of', 'write_review', 'all_images', 'write_predictions', 'query_folder']
 
 # %% ../../nbs/own_images/folder.ipynb #847d0ee6
 import csv, io, json
@@ -32,11 +32,12 @@ from .embeddings import (
     Embeddings, for_images, images_sha, made_by, read_embeddings)
 from .files import ALL_KINDS, csv_rows, each_of, image_paths, read_text
 from .images import how_seen, notes_on, see_images, square
-from .labels import images_in, listed, read_labels
+from .labels import images_in, labelled_in, listed, read_labels
 from .pixels import folder_picture
 from .query import (
     known_pool, method_for, next_images, predict_rest, query_protocol, served)
 from .report import findings, is_report, write_report
+from .review import LEAST_LABELS, REVIEW, Review, about_review, label_review, review_table
 
 # %% ../../nbs/own_images/folder.ipynb #71f47e0e
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Known:
     notes:tuple # Lines on labels and embeddings
     embeddings:Embeddings|None=None # Of the images, row by row; None where nets see the images themselves
     drawn:frozenset=frozenset() # Images that somebody drew at random, labelled or to be labelled
+    reviewed:frozenset=frozenset() # Images whose label was looked at again
 
     @property
     def n_labelled(self): # Images with a label
@@ -62,7 +64,8 @@ class Known:
         rows = [i for i,path in enumerate(self.paths) if path in kept]
         z = self.embeddings and self.embeddings.at(rows)
         paths = [self.paths[i] for i in rows]
-        return replace(self, paths=paths, y_N=self.y_N[rows], embeddings=z, drawn=self.drawn & kept)
+        left = dict(drawn=self.drawn & kept, reviewed=self.reviewed & kept)
+        return replace(self, paths=paths, y_N=self.y_N[rows], embeddings=z, **left)
 
 # %% ../../nbs/own_images/folder.ipynb #0295c540
 def in_words(
@@ -138,6 +141,7 @@ def known_folder(
     skip_bad:bool=False, # Are images left out that have no embedding?
     exclude=None, # A file that names images to put aside, or a list of files
     drawn=None, # A file that names images which were drawn at random, or a list of files
+    reviewed=(), # A file of labels that were looked at again, or a list of files; they overrule the others
 )->Known:
     "What is known before any image is opened."
     if images is None and embeddings is None:
@@ -146,8 +150,9 @@ def known_folder(
     folder = None if images is None else Path(images)
     paths = z.names if folder is None else image_paths(folder, ALL_KINDS)
     try:
-        y_N, classes = read_labels(labels, paths, classes, notes.append, skip_bad)
+        y_N, classes = read_labels(labels, paths, classes, notes.append, skip_bad, reviewed=reviewed)
         aside, by_chance = images_in(exclude, paths, skip_bad), images_in(drawn, paths, skip_bad)
+        again = labelled_in(reviewed, paths, skip_bad)
         if aside and {*paths} <= aside: raise ValueError(f"{file_names(exclude)} names all images: nothing is left.")
     except ValueError as e: raise ValueError(in_words(e, folder, z)) from None
     if aside:
@@ -156,7 +161,7 @@ def known_folder(
         if n and n == labelled: raise ValueError(f"{by} puts aside every image that has a label.")
         notes.append(f'{len(aside)} of {len(paths)} images are put aside ({by}), {n} of them labelled.')
     notes = [in_words(note, folder, z) for note in notes]
-    known = Known(folder, paths, y_N, classes, tuple(notes), drawn=frozenset(by_chance))
+    known = Known(folder, paths, y_N, classes, tuple(notes), drawn=frozenset(by_chance), reviewed=frozenset(again))
     if aside: known = known.only([path for path in paths if path not in aside])
     if z is not None and folder is None: z = z.at([i for i,path in enumerate(paths) if path not in aside])
     elif z is not None:
@@ -172,13 +177,13 @@ COLUMNS = ['image', 'label', 'predicted', 'probability', 'score'] # Of the CSV t
 def is_choice(
     raw:bytes, # All of a file
 )->bool:
-    "Is this our CSV, with no label in it?"
+    "Is this a CSV of ours, to be filled in, with no label in it?"
     try:
         lines = io.StringIO(raw.decode('utf-8-sig'), newline='')
         header, *rows = csv.reader(lines, strict=True)
     except (ValueError, csv.Error): return False
-    labels = [cell.strip() for row in rows for cell in row[1:2] + row[len(COLUMNS):]]
-    return header == COLUMNS and not any(labels)
+    labels = [cell.strip() for row in rows for cell in row[1:2] + row[len(header):]]
+    return header in (COLUMNS, REVIEW) and not any(labels)
 
 # %% ../../nbs/own_images/folder.ipynb #178c6667
 def check_out(
@@ -192,8 +197,8 @@ def check_out(
     if not path.exists(): return
     raw = path.read_bytes() if path.is_file() else b''
     if not any(is_ours(raw) for is_ours in (is_choice, is_tasks, is_config, is_report)):
-        raise ValueError(f"{path} would be lost: only a report of this command, or a choice without any label, "
-                         "is overwritten, so name another file.")
+        raise ValueError(f"{path} would be lost: only a report of this command, or a choice or review without any "
+                         "label, is overwritten, so name another file.")
 
 # %% ../../nbs/own_images/folder.ipynb #7bfe6d93
 @dataclass(frozen=True)
@@ -209,12 +214,13 @@ class Query:
     audit:float|None=None # Part of the labels that is drawn at random and measures; None for no audit
     report:str|Path|None=None # A page on what is known and what comes next
     predictions:str|Path|None=None # A CSV of all images, with their labels or what is predicted
+    review:str|Path|None=None # A CSV of labels that may be wrong, to look at again
 
     def __post_init__(self):
         if self.audit is not None: as_number(self.audit, 'audit', low=.01, high=1)
     @property
     def pages(self): # That are written, choice or not
-        return [Path(page) for page in (self.report, self.predictions) if page is not None]
+        return [Path(page) for page in (self.report, self.predictions, self.review) if page is not None]
     @property
     def files(self): # Of the choice
         if self.label_studio is None: return [Path(self.out)]
@@ -424,6 +430,7 @@ def report_on(
     chosen:pd.DataFrame, # Images to label next
     audit:Audit|None=None, # What the audit found, where there is one
     said:str='', # What the labels at hand say of the predictions; shown where there is no audit
+    review:Review|None=None, # Labels that may be wrong
     say:Callable=print, # Told what is written
 ):
     "Write the page on what is known, and what to label next."
@@ -431,8 +438,34 @@ def report_on(
     look = known.folder and folder_picture(known.folder, known.paths)
     p = query.protocol(known)
     write_report(query.report, findings(
-        pool, known.paths, chosen, p, query.seed, audit, query.measures(known), look, said))
+        pool, known.paths, chosen, p, query.seed, audit, query.measures(known), look, said, review))
     say(f'{query.report}: what is known, and what to label next.')
+
+# %% ../../nbs/own_images/folder.ipynb #1409310d
+def review_of(
+    pool:Pool, # Images, and the labels that are known
+    known:Known, # Of its images
+    query:Query, # What is asked for
+)->Review|None: # None where nobody asks for it, or no label can be judged
+    "What models say of the labels that they have not seen."
+    if query.report is None and query.review is None: return None
+    again = [i for i,path in enumerate(known.paths) if path in known.reviewed]
+    return label_review(pool, query.protocol(known), query.seed, again)
+
+def write_review(
+    r:Review|None, # What was found; None where no label can be judged
+    known:Known, # Of the folder
+    path:str|Path, # A CSV; not written where there is nothing to look at
+    say:Callable=print, # Told what was found
+):
+    "Write the labels that may be wrong, to be looked at again."
+    nobody = (f'No label can be judged by the others yet, which takes {LEAST_LABELS} of them, '
+              'of two classes or more, and of some class several.')
+    said = about_review(r) if r else nobody
+    if not r or not len(r.suspects): return say(f'{said} {path} is not written.')
+    check_out(path)
+    write_whole(Path(path), review_table(r, known.paths).round(4).to_csv(index=False).encode())
+    say(f'{path}: {said} Fill in what each image is, also where nothing changes, and give it back (--reviewed).')
 
 # %% ../../nbs/own_images/folder.ipynb #89284a9b
 def all_images(
@@ -491,13 +524,15 @@ def query_folder(
     predictions:str|Path|None=None, # A CSV of all images, with their labels or what is predicted
     exclude=None, # A file that names images to put aside, or a list of files
     drawn=None, # A file that names images which were drawn at random, or a list of files: labelled, they measure
+    review:str|Path|None=None, # A CSV of labels that may be wrong, with an empty column for what the image is
+    reviewed=(), # Such a file, filled in, or a list of files: these labels overrule the others, and are not doubted
     say:Callable=print, # Told what is found and what to do
     **changes, # Fields of the protocol; steps are 200 by default, 400 above 500 labels
 )->pd.DataFrame: # The choice; without a row, and no choice written, when all are labelled
     "Which images to label next."
-    known = known_folder(images, labels, classes, embeddings, skip_bad, exclude, drawn)
+    known = known_folder(images, labels, classes, embeddings, skip_bad, exclude, drawn, reviewed)
     if known.embeddings and size is not None: changes = dict(changes, size=size)
-    query = Query(budget, method, seed, changes, out, label_studio, url, audit, report, predictions)
+    query = Query(budget, method, seed, changes, out, label_studio, url, audit, report, predictions, review)
     query = checked(query, known)
     if known.embeddings: pool = embedded_pool(known, say)
     else: known, pool = seen_pool(known, size, skip_bad, device, say)
@@ -507,6 +542,8 @@ def query_folder(
     found = audit_of(pool, known, query, say)
     said = '' if found else cross_validated(pool, known, query)
     say('\n'.join(filter(None, [about_audit(pool, known, query, found), said])))
-    if report is not None: report_on(pool, known, query, chosen, found, said, say)
+    second_look = review_of(pool, known, query)
+    if review is not None: write_review(second_look, known, review, say)
+    if report is not None: report_on(pool, known, query, chosen, found, said, second_look, say)
     if predictions is not None: write_predictions(pool, known, query, found, say)
     return chosen[COLUMNS]

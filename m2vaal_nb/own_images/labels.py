@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'NOTHING', 'MONTHS', 'MADE', 'FEW', 'MANY', 'gone_note', 'csv_labels', 'file_labels', 'names_in',
-           'read_names', 'images_in', 'listed', 'folder_labels', 'as_meant', 'is_made', 'is_misread', 'twins',
-           'name_notes', 'slip_notes', 'label_notes', 'check_known', 'agreed', 'all_sources', 'read_labels']
+           'read_names', 'labelled_in', 'images_in', 'listed', 'folder_labels', 'as_meant', 'is_made', 'is_misread',
+           'twins', 'name_notes', 'slip_notes', 'label_notes', 'check_known', 'about_second_looks', 'agreed',
+           'all_sources', 'read_labels']
 
 # %% ../../nbs/own_images/labels.ipynb #a5b45a30
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..foundations.display import how_many
 from ..foundations.names import (
     all_endings, did_you_mean, is_slip, left_out, loose_name, match_paths, normal_name, reread, without_image)
 from ..interop.label_studio import is_export, read_export
@@ -81,6 +83,14 @@ def read_names(
     text = read_text(path)
     if Path(path).suffix.lower() == '.csv': return [*csv_rows(text, ('image',))]
     return names_in(text.lines)
+
+def labelled_in(
+    files, # Of labels, or a list of these
+    paths:list, # Images of the folder
+    skip:bool=False, # Are labels left out whose image is not there?
+)->set: # Of these
+    "The images of a folder that have a label in some files."
+    return {path for file in each_of(files) for path in file_labels(file, paths, str, skip)}
 
 def images_in(
     files, # Names images, or a list of such files; None for none
@@ -225,6 +235,16 @@ def check_known(
         raise ValueError(f"The classes are {classes[0]}: at least two different ones are needed, "
                          "so name them all (--classes cat,dog).")
 
+def about_second_looks(
+    first:dict, # Path -> class name
+    again:dict, # The same, of images that were looked at again
+)->str:
+    "How many labels were looked at again, and what came of it."
+    changed = sum(first.get(path, name) != name for path,name in again.items())
+    new = len(again.keys() - first)
+    others = f', {new} had none before' if new else ''
+    return f'Looked at again: {how_many(len(again), "label")}, of which {changed} changed{others}.'
+
 def agreed(
     given:list, # Pairs of a source and its labels: path -> class name
 )->dict: # Path -> class name
@@ -234,7 +254,8 @@ def agreed(
         for path,name in labels.items():
             other, before = found.setdefault(path, (name, source))
             if other != name:
-                raise ValueError(f"{source} says {name!r} of {path}, but {before} says {other!r}: make them agree.")
+                raise ValueError(f"{source} says {name!r} of {path}, but {before} says {other!r}: make them agree. "
+                                 "Only labels that were looked at again overrule others (--reviewed).")
     return {path: name for path,(name,_) in found.items()}
 
 # %% ../../nbs/own_images/labels.ipynb #43e3bb5a
@@ -265,10 +286,14 @@ def read_labels(
     say:Callable=print, # Told once what to know about the labels, with a line for each thing
     skip:bool=False, # Are labels left out whose image is not there?
     alone:bool=False, # May all labels be of one class?
+    reviewed=(), # Labels that were looked at again, from such sources; they overrule the others
 )->tuple: # (N,) int64 labels, -1 where there is none; class names
     "Labels for each image of a folder."
-    named, notes = as_classes(classes), []
-    found = agreed(all_sources(sources, paths, named, notes.append, skip))
+    named, notes, before = as_classes(classes), [], each_of(sources)
+    given = all_sources([*before, *each_of(reviewed)], paths, named, notes.append, skip)
+    first, again = agreed(given[:len(before)]), agreed(given[len(before):])
+    found = first | again
+    if again: notes.append(about_second_looks(first, again))
     counts = Counter(found.values())
     classes = named or tuple(sorted(counts))
     check_known(counts, classes, alone)

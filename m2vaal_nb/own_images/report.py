@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SIDE', 'SAME', 'NEARER', 'DOUBTS', 'NO_AUDIT', 'EARLY', 'MOST', 'ABOUT', 'DOUBT', 'ABOUT_SAME', 'COLOURS', 'PLACES',
            'CARDS', 'MARK', 'POLICY', 'as_vectors', 'most_alike', 'usual_gap', 'same_from', 'method_of', 'owners',
-           'likenesses', 'doubts', 'thumbnail', 'line_chart', 'bar', 'Findings', 'findings', 'count', 'table',
-           'confusions', 'share_rows', 'numbers', 'with_name', 'label_of', 'card', 'chosen_by', 'batch_section',
-           'same_section', 'suspects_section', 'page', 'write_report', 'is_report']
+           'likenesses', 'doubts', 'thumbnail', 'line_chart', 'bar', 'Findings', 'findings', 'table', 'confusions',
+           'share_rows', 'numbers', 'with_name', 'label_of', 'card', 'chosen_by', 'batch_section', 'same_section',
+           'suspects_section', 'page', 'write_report', 'is_report']
 
 # %% ../../nbs/own_images/report.ipynb #b0d10004
 import base64, io, math
@@ -24,7 +24,7 @@ from fastcore.xml import (
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..foundations.display import as_range
+from ..foundations.display import as_range, how_many
 from ..foundations.files import write_whole
 from ..foundations.inputs import as_ids
 from ..data import Pool
@@ -32,11 +32,10 @@ from ..samplers import SAMPLERS
 from ..loop import Protocol
 from ..experiments import METHODS
 from ..beyond.doubt_herding import area_doubt, view_doubt
-from .accuracy import wilson
 from .audit import (
-    LEAST, SUSPECT, Audit, agreement, class_table, curve, how_accurate, how_sure, label_probabilities,
-    sure_table, suspected_by_chance, suspects, when_to_stop)
+    LEAST, Audit, class_table, curve, how_accurate, how_sure, sure_table, when_to_stop)
 from .query import trained, view_blocks
+from .review import Review, about_review
 
 # %% ../../nbs/own_images/report.ipynb #b0d10011
 SIDE = 16 # Pixels a side of images that are compared
@@ -201,9 +200,7 @@ class Findings:
     known:pd.DataFrame|None=None # Of each image, by id; None where nothing is labelled, or nothing was chosen
     same:pd.DataFrame|None=None # Images that are nearly the same as others
     same_from:float=.99 # How alike these are at least, below 1
-    suspects:pd.DataFrame|None=None # Labels that may be wrong
-    suspected_by_chance:float=0. # So many, were all labels right
-    agreed:tuple=(0, 0) # Labels that models name which have not seen them, labels that they judged
+    review:Review|None=None # Labels that may be wrong; None where none was judged
 
     def likeness(self, alike): # How alike two images are, to the digit that counts among those of the folder
         return f'{alike:.{max(3, -math.floor(math.log10(1 - self.same_from)))}f}'
@@ -218,15 +215,12 @@ def findings(
     asked:bool=False, # Are labels to measure, for they were drawn at random?
     picture:Callable|None=None, # Id -> PIL image, or None; None where there are no pictures at all
     said:str='', # What the labels at hand say of the predictions, in lines; shown where there is no audit
+    review:Review|None=None, # Labels that may be wrong
 )->Findings:
     "All that a report tells."
     method = 'chance' if pool.x.ndim == 4 and not len(pool.labelled) else method_of(p)
     found = dict(pool=pool, names=list(names), picture=picture, batch=batch, audit=audit, asked=asked, said=said,
-                 method=method)
-    if len(pool.labelled) >= 10 and len(np.unique(pool.y)) > 1:
-        p_L_C = label_probabilities(pool, p, seed)
-        found |= dict(suspects=suspects(pool, p_L_C), agreed=agreement(pool, p_L_C))
-        found['suspected_by_chance'] = suspected_by_chance(p_L_C)
+                 method=method, review=review)
     if not len(pool.labelled) or not len(batch): return Findings(**found)
     owned = owners(pool, batch.id)
     known = likenesses(pool, batch.id, owned)
@@ -235,13 +229,6 @@ def findings(
     return Findings(**found, known=known, same=owned[owned.alike >= least], same_from=least)
 
 # %% ../../nbs/own_images/report.ipynb #b0d10043
-def count(
-    n:int, # How many there are
-    what:str, # What one of them is called
-)->str: # Such as: no image, 1 image, 2 images
-    "A number of things."
-    return f'{n} {what}{"s"*(n > 1)}' if n else f'no {what}'
-
 def table(head, rows, cls=''): # Element of the page
     "A table."
     top = Thead(Tr(*[Th(o, scope='col') for o in head]))
@@ -328,7 +315,7 @@ def card(
     near = f'most like it: {label_of(f, known.nearest)}, {f.likeness(known.alike)}'
     def example(i): return thumbnail(f.picture(i), f.names[i]) if f.picture else Div(f.names[i])
     stands = map(example, known.stands_for[:2])
-    others = count(len(known.stands_for), 'other image')
+    others = how_many(len(known.stands_for), 'other image')
     return Div(
         with_name(f, row.id, *says, cls='big'), with_name(f, known.nearest, near),
         Div(f'stands for {others}', Div(*stands, cls='few')), cls='card')
@@ -354,7 +341,7 @@ def batch_section(
     "The images to label next."
     head, n = H2('What to label next'), len(f.batch)
     if not n: return Section(head, P('All images are labelled.'))
-    says = count(n, 'image') + (f', of which the first {MOST} are shown' if n > MOST else '')
+    says = how_many(n, 'image') + (f', of which the first {MOST} are shown' if n > MOST else '')
     cards = [card(f, row) for row in f.batch[:MOST].itertuples()]
     notes = []
     if f.known is not None: notes = [P(DOUBT + ABOUT if 'doubt' in f.known else ABOUT, cls='note')]
@@ -372,7 +359,7 @@ def same_section(
     if not len(f.same): return Section(H2('Nearly the same as another'), P(
         'No other image is nearly the same as one that is labelled or to be labelled.'))
     n, some = len(f.same), f.same[:MOST//3]
-    says = f'{count(n, "other image")} nearly the same as one that is labelled or to be labelled'
+    says = f'{how_many(n, "other image")} nearly the same as one that is labelled or to be labelled'
     more = ', of which the most alike are shown' if n > len(some) else ''
     about = f'Nearly the same is what is {f.likeness(f.same_from)} like it or more: {ABOUT_SAME}'
     pairs = [(with_name(f, o.id, f'{f.likeness(o.alike)} like'), with_name(f, o.owner)) for o in some.itertuples()]
@@ -385,31 +372,18 @@ def suspects_section(
     f:Findings, # What to tell
 ): # Element of the page; nothing where that is not known
     "Labels that may be wrong."
-    head, (right, n) = H2('Labels that may be wrong'), f.agreed
-    if f.suspects is None or not n: return ''
-    largest = np.bincount(f.pool.y).max()/len(f.pool.y)
-    seldom = (f'Models that have not seen a label name it for {right} of {n}. That is not clearly more than '
-              f'the largest class has ({largest:.0%}): too seldom to call any of them wrong.')
-    if wilson(right, n)[0] <= largest: return Section(head, P(seldom))
-    below = f'a probability below {SUSPECT:.0%} for models that have not seen'
-    chance = f.suspected_by_chance
-    about = f'about {chance:.0f}' if chance >= 1 else 'fewer than one'
-    expected = f' Were all labels right, there would be {about}.'
-    none = f'No label is suspected: none has {below} it.{expected} That is no proof that all are right.'
-    if not len(f.suspects): return Section(head, P(none))
-    says = (f'{count(len(f.suspects), "label")} with {below} {"them" if len(f.suspects) > 1 else "it"}.{expected} '
-            'Such a label may be right, its image a hard one, and others may be wrong. '
-            'The only label of a class is not judged.')
+    if f.review is None: return ''
+    suspects, n_cards = f.review.suspects, MOST//3
     def card(o):
         guess = f'predicted {o.predicted}, {o.probability:.0%}'
         return Div(with_name(f, o.id, f'labelled {o.label}', guess, cls='big'), cls='card')
-    n_cards = MOST//3
-    cards = [card(o) for o in f.suspects[:n_cards].itertuples()]
+    cards = [card(o) for o in suspects[:n_cards].itertuples()]
     rest = [(f.names[o.id], o.label, f'{o.of_label:.1%}', o.predicted, f'{o.probability:.0%}')
-            for o in f.suspects[n_cards:].itertuples()]
+            for o in suspects[n_cards:].itertuples()]
     heads = 'image', 'labelled', 'probability', 'predicted', 'probability'
     more = [P('The others, the least probable label first:'), table(heads, rest)] if rest else []
-    return Section(head, P(says), Div(*cards, cls='cards'), *more)
+    shown = [Div(*cards, cls='cards'), *more] if cards else []
+    return Section(H2('Labels that may be wrong'), P(about_review(f.review)), *shown)
 
 # %% ../../nbs/own_images/report.ipynb #b0d10051
 COLOURS = '''
