@@ -259,7 +259,7 @@ def told(tmp_path, labels, classes=(), more=None):
         sources.append(tmp_path/'m.csv')
         pd.DataFrame(dict(image=paths[50:50+len(more)], label=more)).to_csv(sources[1], index=False)
     said = []
-    y_N, names = read_labels(sources, paths, classes, said.append)
+    y_N, names, _ = read_labels(sources, paths, classes, said.append)
     return said[0].splitlines() if said else [], [names[y] if y >= 0 else None for y in y_N if y >= 0], names
 
 NOTES = { # what the labels are: (labels, --classes, lines that are said)
@@ -341,7 +341,7 @@ def test_folders(what):
         with pytest.raises(ValueError, match=expected): read_labels('folders', paths, classes, said.append)
         assert not said
         return
-    y_N, names = read_labels('folders', paths, classes, said.append)
+    y_N, names, _ = read_labels('folders', paths, classes, said.append)
     assert dict.fromkeys(names, 1) == expected and (y_N >= 0).tolist() == [True, True, not classes, False]
     assert classes == () or line in said[0].splitlines()
 

@@ -109,7 +109,7 @@ def test_models_that_are_not_better_than_the_largest_class_doubt_no_label(right,
     assert np.bincount(pool.y).max() == 30
     r = replace(label_review(pool, P), right=right, judged=80)
     text = about_review(r)
-    assert ('too seldom' in text) != doubts and ('below 2%' in text) == doubts == r.doubts
+    assert ('too seldom' in text) != doubts and ('below 2%' in text) == doubts == r.knows
 
 def test_models_that_know_the_largest_class_alone_doubt_no_label():
     "Of 300 labels 5 are of a rare class, and features know nothing: 294 are named rightly."
@@ -118,7 +118,7 @@ def test_models_that_know_the_largest_class_alone_doubt_no_label():
     y = np.where(np.arange(320) < 300, (np.arange(320) % 60 == 0).astype(int), -1)
     pool = known_pool(h/np.linalg.norm(h, axis=1, keepdims=True), y, ['fine', 'defect'])
     r = label_review(pool, P)
-    assert r.right > 280 and len(suspects(pool, label_probabilities(pool, P))) and not len(r.suspects)
+    assert r.right > 280 and r.below == len(suspects(pool, label_probabilities(pool, P))) > 0 and not len(r.doubted)
     assert 'too seldom' in about_review(r) and 'too seldom' in text_of(pool, P)
 
 @pytest.mark.parametrize('n, classes, judged', [(9, 2, False), (10, 2, True), (10, 1, False), (10, 10, False), (0, 1, False)])
@@ -128,22 +128,25 @@ def test_how_few_labels_are_judged(n, classes, judged):
     assert (label_review(known_pool(pool.x, y, [*'abcdefghij']), P) is not None) == judged
 
 @pytest.mark.parametrize('part', [0, .5, 1])
-def test_what_was_looked_at_again_is_neither_suspected_nor_counted(part):
+def test_what_was_looked_at_again_is_not_doubted_and_still_counted(part):
+    "What there would be by chance is said of all labels, and so is what there is."
     pool, y = blobs(300, 300)
     spoilt = np.where(np.arange(300) % 20, y, (y + 1) % 3)
     bad = known_pool(pool.x, spoilt, 'abc')
     r, p_L_C = label_review(bad, P), label_probabilities(bad, P)
-    again = r.suspects.id[:int(part*len(r.suspects))]
+    assert (p_L_C.argmax(1).numpy() != spoilt).sum() == len(r.doubted) > r.below == len(r.suspects) and r.seen == 0
+    again = r.doubted.id[:int(part*len(r.doubted))]
     less = label_review(bad, P, reviewed=again)
-    assert less.suspects.id.tolist() == [i for i in r.suspects.id if i not in {*again}] and less.reviewed == len(again)
-    kept = ~np.isin(bad.labelled, again)
-    assert less.by_chance == pytest.approx(suspected_by_chance(p_L_C[kept])) and (less.right, less.judged) == (r.right, r.judged) == agreement(bad, p_L_C)
-    assert ('Looked at again' in about_review(less)) == (len(again) > 0)
+    assert less.doubted.id.tolist() == r.doubted.id[len(again):].tolist() and less.below == r.below == less.seen + len(less.suspects)
+    assert less.by_chance == r.by_chance == suspected_by_chance(p_L_C) and (less.right, less.judged) == (r.right, r.judged) == agreement(bad, p_L_C)
+    assert ('looked at again' in about_review(less)) == (len(again) > 0)
 
 def test_reviewed_ids_that_are_no_labels():
     pool, _ = blobs(60, 30)
-    assert label_review(pool, P, reviewed=pool.unlabelled).reviewed == 0
-    with pytest.raises(ValueError, match='Ids must be numbers'): label_review(pool, P, reviewed=['a'])
+    r = label_review(pool, P, reviewed=pool.unlabelled)
+    assert r.seen == 0 and len(r.doubted) == len(label_review(pool, P).doubted)
+    for few in pool, known_pool(pool.x):                              # also where no label can be judged
+        with pytest.raises(ValueError, match='Ids must be numbers'): label_review(few, P, reviewed=['a'])
 
 # --- in a folder ---
 @pytest.fixture
@@ -168,19 +171,20 @@ def test_a_second_look_from_file_to_file(slips):
     said = ask(review='review.csv')
     found = pd.read_csv('review.csv')
     assert list(found) == REVIEW and found.label.isna().all() and found.given_probability.is_monotonic_increasing
-    assert f'review.csv: {len(found)} labels have' in said and '--reviewed' in said and (found.given != found.predicted).all()
+    assert f'likelier ({len(found)} labels)' in said and '--reviewed' in said and (found.given != found.predicted).all()
     wrong = found.image.isin(slips.index[:6])
     assert wrong.sum() >= 3
-    ask(review='review.csv')                                           # nobody has filled it in: it is written again
+    with pytest.raises(ValueError, match='review.csv would be lost'): ask(review='review.csv', out='n.csv') # given may have been changed
+    assert not Path('n.csv').exists()
     found['label'] = [*slips[found.image]]
     found.to_csv('review.csv', index=False)
     with pytest.raises(ValueError, match='review.csv would be lost'): ask(review='review.csv')
     said = ask(reviewed='review.csv', review='more.csv', predictions='all.csv', report='r.html')
-    assert f'Looked at again: {len(found)} labels, of which {wrong.sum()} changed.' in said and f'Looked at again, and not counted: {len(found)}.' in said
-    assert f'not counted: {len(found)}.' in Path('r.html').read_text()
+    assert f'Looked at again: {len(found)} labels, of which {wrong.sum()} changed.' in said 
+    assert 'Labels that may be wrong' in Path('r.html').read_text()
     labels = pd.read_csv('all.csv', index_col='image').label
     assert (labels[found.image] == slips[found.image]).all() and len(labels) == 120
-    if Path('more.csv').exists(): assert not {*pd.read_csv('more.csv').image} & {*found.image}
+    assert not {*pd.read_csv('more.csv').image} & {*found.image}           # other labels that are doubted now
 
 def test_a_row_that_stays_empty_says_nothing(slips):
     ask(review='review.csv')
@@ -193,11 +197,11 @@ def test_a_row_that_stays_empty_says_nothing(slips):
 def test_files_that_disagree_are_told_of_the_second_look(slips):
     image = slips.index[0]
     Path('other.csv').write_text(f'image,label\n{image},{slips[image]}\n')
-    with pytest.raises(ValueError, match=r'make them agree. Only labels that were looked at again overrule others \(--reviewed\)'):
+    with pytest.raises(ValueError, match=r'make them agree. A file of labels that were looked at again overrules others .*\(--reviewed\)'):
         query_folder(labels=['labels.csv', 'other.csv'], embeddings='h.npz', say=str)
     assert 'Looked at again: 1 label, of which 1 changed.' in ask(reviewed='other.csv')
     Path('third.csv').write_text(f'image,label\n{image},{[c for c in ("cat", "dog", "hen") if c != slips[image]][0]}\n')
-    with pytest.raises(ValueError, match='make them agree'): ask(reviewed=['other.csv', 'third.csv'])
+    with pytest.raises(ValueError, match='make them agree.$'): ask(reviewed=['other.csv', 'third.csv'])
 
 def test_a_second_look_may_bring_first_labels(slips):
     table = pd.read_csv('labels.csv')
@@ -225,7 +229,9 @@ def test_where_no_label_is_suspected_nothing_is_written(slips):
     np.savez('h.npz', names=names, embeddings=easy)
     pd.DataFrame(dict(image=names, label=np.repeat(['cat', 'dog', 'hen'], 40))).to_csv('labels.csv', index=False)
     said = ask(review='review.csv')
-    assert 'No label is suspected' in said and 'review.csv is not written' in said and not Path('review.csv').exists()
+    assert 'No label has a probability below 2%' in said and 'review.csv is not written.' in said and not Path('review.csv').exists()
+    Path('review.csv').write_text('mine')
+    with pytest.raises(ValueError, match='would be lost'): ask(review='review.csv')
 
 def test_the_command_takes_both(slips, monkeypatch, capsys):
     def command(*words):
@@ -238,3 +244,82 @@ def test_the_command_takes_both(slips, monkeypatch, capsys):
     for i in range(2): found[i::2].to_csv(f'part{i}.csv', index=False)
     assert f'Looked at again: {len(found)} labels' in command('--reviewed', 'part0.csv,part1.csv')
     assert f'Looked at again: {len(found)} labels' in command('--reviewed', 'part*.csv')
+
+def test_a_file_in_which_nothing_was_filled_in(slips):
+    ask(review='review.csv')
+    n = len(pd.read_csv('review.csv'))
+    assert 'Looked at again: no label, for the column label is empty.' in ask(reviewed='review.csv', review='more.csv')
+    assert len(pd.read_csv('more.csv')) == n
+
+@pytest.mark.parametrize('order', ['as in the folder', 'backwards'])
+@pytest.mark.parametrize('kind', ['alone', 'folder', 'exclude', 'skip_bad'])
+def test_names_stand_for_the_right_images(slips, order, kind):
+    "Embeddings in another order, images put aside or without any: what is doubted is told by its name."
+    from PIL import Image
+    z = np.load('h.npz')
+    names, h = z['names'].tolist(), z['embeddings']
+    rows = np.arange(120) if order == 'as in the folder' else np.arange(120)[::-1]
+    if kind == 'skip_bad': rows = rows[rows != 7]                     # it lies in the folder, and has no embedding
+    np.savez('h.npz', names=[names[i] for i in rows], embeddings=h[rows])
+    options = {}
+    if kind != 'alone':
+        Path('photos/sub').mkdir(parents=True)
+        for name in names: Image.new('L', (8, 8)).save(f'photos/{name}')
+        options = dict(images='photos')
+    if kind == 'exclude':
+        Path('aside.txt').write_text('sub/9.png\nsub/8.png\n')
+        options['exclude'] = 'aside.txt'
+    if kind == 'skip_bad': options['skip_bad'] = True
+    ask(review='review.csv', **options)
+    found = pd.read_csv('review.csv')
+    assert (found.given == pd.read_csv('labels.csv', index_col='image').label[found.image].values).all()
+    wrong = {*slips.index[:6]} & {*found.image[:10]}
+    assert len(wrong) >= 3
+    some = found[::2].assign(label=found.given)
+    some.to_csv('some.csv', index=False)
+    ask(reviewed='some.csv', review='more.csv', **options)
+    assert pd.read_csv('more.csv').image.tolist() == found.image[1::2].tolist()
+
+def test_the_labeller_goes_through_the_file(slips):
+    from PIL import Image
+    from m2vaal_nb.own_images.labeller import LabelQueue
+    for name in slips.index:
+        Path('photos', name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('L', (8, 8)).save(f'photos/{name}')
+    ask(images='photos', review='review.csv')
+    found = pd.read_csv('review.csv')
+    queue = LabelQueue('photos', 'review.csv', ['cat', 'dog', 'hen'], todo='review.csv')
+    assert queue.queue == found.image.tolist()
+    for image in found.image[:5]: queue.label(slips[image])
+    filled = pd.read_csv('review.csv')
+    assert filled.drop(columns='label').equals(found.drop(columns='label')) and filled.label.notna().sum() == 5
+    assert 'Looked at again: 5 labels' in ask(images='photos', reviewed='review.csv')
+
+@pytest.mark.parametrize('name, says', [
+    ('x', "is 'x': the classes are cat, dog, hen. Name all"), ('Cat', "is 'Cat'.*Did you mean cat"), ('hens', 'Did you mean hen'), ('ok', "is 'ok'")])
+def test_a_mark_is_no_class(slips, name, says):
+    "What is no class among the other labels is refused, unless it is named."
+    ask(review='review.csv')
+    found = pd.read_csv('review.csv', dtype=dict(label=object))
+    found.loc[:2, 'label'] = name
+    found.to_csv('marked.csv', index=False)
+    with pytest.raises(ValueError, match=says): ask(reviewed='marked.csv')
+    assert f'{name} 3' in ask(reviewed='marked.csv', classes=['cat', 'dog', 'hen', name])
+
+def test_what_is_changed_in_another_column_is_told(slips):
+    ask(review='review.csv')
+    found = pd.read_csv('review.csv', dtype=dict(label=object))
+    found.loc[:1, 'given'] = found.predicted[:2]
+    found.loc[2, 'label'] = found.given[2]
+    found.to_csv('changed.csv', index=False)
+    said = ask(reviewed='changed.csv')
+    assert 'changed.csv: 2 rows of another given label than there was and no label; only the column label is read.' in said
+    assert 'Looked at again: 1 label, of which 0 changed.' in said
+
+def test_a_file_that_is_named_twice_is_of_second_looks(slips):
+    ask(review='review.csv')
+    found = pd.read_csv('review.csv')
+    found.assign(label=[*slips[found.image]]).to_csv('again.csv', index=False)
+    said = []
+    query_folder(labels=['labels.csv', 'again.csv'], reviewed=Path('again.csv'), embeddings='h.npz', say=said.append)
+    assert f'Looked at again: {len(found)} labels' in ' '.join(said)

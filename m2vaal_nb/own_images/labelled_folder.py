@@ -57,7 +57,7 @@ def classes_of(
     say:Callable=print, # Told what to know about these files
 )->tuple: # Places of the images that have a label, their labels, names of classes
     "What images are; `ValueError` when that cannot be told, or is too little to learn from."
-    y_N, classes = read_labels(labels, paths, say=say, alone=True) if labels else by_folder(paths, place)
+    y_N, classes, *_ = read_labels(labels, paths, say=say, alone=True) if labels else by_folder(paths, place)
     rows, place = np.flatnonzero(y_N >= 0), listed(each_of(labels), 3) if labels else place
     n = np.bincount(y_N[rows], minlength=len(classes))
     if len(classes) < 2:

@@ -100,17 +100,21 @@ LEAST_LABELS = 10 # Fewer say nothing of each other
 
 @dataclass(frozen=True, eq=False)
 class Review:
-    "Labels that may be wrong, and how far they are to be doubted."
-    suspects:pd.DataFrame # id, label, of_label, predicted, probability; the least probable label first
-    by_chance:float # How many there would be on average, were all labels right
-    right:int # Labels that models name which have not seen them
+    "What models say of the labels that they have not seen."
+    doubted:pd.DataFrame # Another class is likelier: id, label, of_label, predicted, probability; least probable first
+    below:int # Labels below the probability of a suspect, those that were looked at again among them
+    seen:int # So many of these were looked at again; they are not doubted any more
+    by_chance:float # How many labels would be below it on average, were all right
+    right:int # Labels that models name
     judged:int # Labels that models judge, at least one
     largest:float # Part of all labels that the largest class has
-    reviewed:int=0 # Labels that were looked at again; they are not suspected
 
     @property
-    def doubts(self): # Do models know more than which class is the largest?
+    def knows(self): # Do models know more than which class is the largest?
         return wilson(self.right, self.judged)[0] > self.largest
+    @property
+    def suspects(self): # Those of `doubted` that are all but impossible
+        return self.doubted[self.doubted.of_label < SUSPECT]
 
 def label_review(
     pool:Pool, # Images, and the labels that are known
@@ -118,33 +122,35 @@ def label_review(
     seed:int=0, # Run seed; fixes the folds too
     reviewed=(), # Ids of images whose label was looked at again
 )->Review|None: # None where no label can be judged
-    "What models say of the labels that they have not seen."
+    "Labels that may be wrong; none where models know no more than which class is the largest."
+    reviewed = as_ids(reviewed)
     if len(pool.y) < LEAST_LABELS or len(np.unique(pool.y)) < 2: return None
     p_L_C = label_probabilities(pool, p, seed)
     right, judged = agreement(pool, p_L_C)
     if not judged: return None
-    again = np.isin(pool.labelled, as_ids(reviewed))
-    p_L_C[torch.from_numpy(again)] = torch.nan
-    largest = np.bincount(pool.y).max()/len(pool.y)
-    r = Review(suspects(pool, p_L_C), suspected_by_chance(p_L_C), right, judged, largest, int(again.sum()))
-    return r if r.doubts else replace(r, suspects=r.suspects[:0])
+    found = suspects(pool, p_L_C, below=1)
+    again, is_below = found.id.isin(reviewed), found.of_label < SUSPECT
+    r = Review(
+        found[~again].reset_index(drop=True), int(is_below.sum()), int((is_below & again).sum()),
+        suspected_by_chance(p_L_C), right, judged, np.bincount(pool.y).max()/len(pool.y))
+    return r if r.knows else replace(r, doubted=r.doubted[:0])
 
 # %% ../../nbs/own_images/review.ipynb #23b40d73
 def about_review(
     r:Review, # What was found
 )->str:
     "How many labels may be wrong, and what that means."
-    if not r.doubts: return (
+    if not r.knows: return (
         f'Models that have not seen a label name it for {r.right} of {r.judged}. That is not clearly more than '
         f'the largest class has ({r.largest:.0%}): too seldom to call any of them wrong.')
-    n, again = len(r.suspects), f' Looked at again, and not counted: {r.reviewed}.' if r.reviewed else ''
-    below = f'a probability below {SUSPECT:.0%} for models that have not seen'
+    improbable = f'a probability below {SUSPECT:.0%} for models that have not seen'
     about = f'about {r.by_chance:.0f}' if r.by_chance >= 1 else 'fewer than one'
-    expected = f'Were all labels right, there would be {about}.{again}'
-    if not n: return f'No label is suspected: none has {below} it. {expected} That is no proof that all are right.'
-    have = f'{n} labels have {below} them' if n > 1 else f'1 label has {below} it'
-    return (f'{have}. {expected} Such a label may be right, its image a hard one, and others may be wrong. '
-            'The only label of a class is not judged.')
+    expected = f'Were all labels right, there would be {about}.'
+    if not r.below: return f'No label has {improbable} it. {expected} That is no proof that all are right.'
+    again = f'; {r.seen} of these looked at again' if r.seen else ''
+    have = f'{r.below} labels have {improbable} them' if r.below > 1 else f'1 label has {improbable} it'
+    return (f'{have}{again}. {expected} Such a label may be right, its image a hard one, and others may be wrong; '
+            'by wrong ones, accuracy is measured too low. The only label of a class is not judged.')
 
 # %% ../../nbs/own_images/review.ipynb #d8d627d0
 REVIEW = ['image', 'label', 'given', 'given_probability', 'predicted', 'probability'] # Columns
@@ -154,5 +160,5 @@ def review_table(
     names, # Of the images, by id
 )->pd.DataFrame: # The least probable label first; `label` is empty
     "Labels to look at again."
-    found = r.suspects.rename(columns=dict(label='given', of_label='given_probability'))
+    found = r.doubted.rename(columns=dict(label='given', of_label='given_probability'))
     return found.assign(label='', image=[names[i] for i in found.id])[REVIEW]
