@@ -296,7 +296,7 @@ def test_the_labeller_goes_through_the_file(slips):
     assert 'Looked at again: 5 labels' in ask(images='photos', reviewed='review.csv')
 
 @pytest.mark.parametrize('name, says', [
-    ('x', "is 'x': the classes are cat, dog, hen. Name all"), ('Cat', "is 'Cat'.*Did you mean cat"), ('hens', 'Did you mean hen'), ('ok', "is 'ok'")])
+    ('x', "label 'x': the classes are cat, dog, hen. A class that only"), ('Cat', "label 'Cat'.*Did you mean cat.*--classes"), ('hens', 'Did you mean hen'), ('?', 'Leave the cell empty')])
 def test_a_mark_is_no_class(slips, name, says):
     "What is no class among the other labels is refused, unless it is named."
     ask(review='review.csv')
@@ -305,6 +305,8 @@ def test_a_mark_is_no_class(slips, name, says):
     found.to_csv('marked.csv', index=False)
     with pytest.raises(ValueError, match=says): ask(reviewed='marked.csv')
     assert f'{name} 3' in ask(reviewed='marked.csv', classes=['cat', 'dog', 'hen', name])
+    with pytest.raises(ValueError) as e: ask(reviewed='marked.csv', classes=['cat', 'dog', 'hen'])
+    assert 'to be named' not in str(e.value)
 
 def test_what_is_changed_in_another_column_is_told(slips):
     ask(review='review.csv')
@@ -321,5 +323,45 @@ def test_a_file_that_is_named_twice_is_of_second_looks(slips):
     found = pd.read_csv('review.csv')
     found.assign(label=[*slips[found.image]]).to_csv('again.csv', index=False)
     said = []
-    query_folder(labels=['labels.csv', 'again.csv'], reviewed=Path('again.csv'), embeddings='h.npz', say=said.append)
+    query_folder(labels=['labels.csv', './again.csv', Path('again.csv').resolve()], reviewed=Path('again.csv'), embeddings='h.npz', say=said.append)
     assert f'Looked at again: {len(found)} labels' in ' '.join(said)
+
+def test_what_a_spreadsheet_makes_of_given_is_no_change(slips):
+    "Classes 1 and true come back as 1.0 and TRUE; the rows that nobody filled in say nothing."
+    table = pd.read_csv('labels.csv')
+    table.label = table.label.map(dict(cat='1', dog='2', hen='true'))
+    table.to_csv('labels.csv', index=False)
+    ask(review='review.csv')
+    found = pd.read_csv('review.csv', dtype=str, keep_default_na=False)
+    found.given = found.given.map({'1': '1.0', '2': '2.0', 'true': 'TRUE'})
+    found.loc[0, 'label'] = '1.0'
+    found.to_csv('again.csv', index=False)
+    said = ask(reviewed='again.csv')
+    assert 'of another given label' not in said and 'Looked at again: 1 label' in said
+
+def test_a_review_of_images_that_are_gone(slips):
+    ask(review='review.csv')
+    found = pd.read_csv('review.csv', dtype=dict(label=object))
+    found.loc[0, 'label'] = found.given[0]
+    found.loc[1:, 'image'] = 'gone' + found.index[1:].astype(str) + '.png'
+    found.to_csv('again.csv', index=False)
+    said = ask(reviewed='again.csv')
+    assert 'Looked at again: 1 label' in said and 'in rows without a label' in said
+
+@pytest.mark.parametrize('part', [0, .05])
+def test_what_would_be_below_by_chance_is_about_what_is(part):
+    """Where it is far from nothing: 1,000 labels of ten classes that overlap, over five worlds.
+    Where labels are wrong, heads learn that everything is possible: then it may be too high, but the wrong ones still stand out."""
+    right, chance, below = [], [], []
+    for seed in range(5):
+        g = np.random.default_rng(seed)
+        y = g.integers(10, size=1000)
+        h = np.eye(10, 12)[y] + .3*g.normal(size=(1000, 12))
+        wrong = np.arange(1000) < 1000*part
+        given = np.where(wrong, (y + g.integers(1, 10, 1000)) % 10, y)
+        pool = known_pool((h/np.linalg.norm(h, axis=1, keepdims=True)).astype('f4'), given, [*'abcdefghij'])
+        r = label_review(pool, P, seed)
+        right.append(r.below - wrong[r.suspects.id].sum()), chance.append(r.by_chance), below.append(r.below)
+    assert np.mean(chance) > 5 and np.mean(right) < 1.6*np.mean(chance)
+    if part: assert np.mean(below) > 1.5*np.mean(chance)
+    else: assert np.mean(right) > .6*np.mean(chance)

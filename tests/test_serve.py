@@ -120,6 +120,16 @@ def test_an_order_from_the_first_question_on(h, tmp_path):
     right = [p['result'][0]['value']['choices'] == [CLASSES[c]] for p,c in zip(later, TRUTH)]
     assert np.mean(right) > .9
 
+@pytest.mark.parametrize('project', [3, '3', '3.1700000000', dict(id=3)])
+def test_an_event_may_leave_out_the_interface(h, tmp_path, project):
+    "Where it is known; another project is still refused, and before it is known there is nothing to go by."
+    b = backend_of(h, tmp_path/'kept.json')
+    bare = created(1) | dict(project=project)
+    with pytest.raises(ValueError, match='not XML'): answer_webhook(b, bare)
+    assert answer_webhook(b, created(0)) == dict(answers=1)
+    assert answer_webhook(b, bare) == dict(answers=2)
+    with pytest.raises(ValueError, match='follows project 3 of Label Studio, not 4'): answer_webhook(b, created(2) | dict(project=4))
+
 @pytest.mark.parametrize('ahead', [1, 5, 53, 54, 55, 59, 60, 61, 1000])
 @pytest.mark.parametrize('method', ['linear_doubt_area', 'linear_doubt_herding', 'linear_margin', 'linear_coreset'])
 @pytest.mark.parametrize('n', [0, 6])

@@ -468,8 +468,8 @@ def write_review(
     write_whole(Path(path), table.encode())
     say(f'{said}\n{path}: where models call another class likelier ({how_many(len(r.doubted), "label")}), the least '
         'probable label first. From the top on, fill in what each image is (column label), also where nothing '
-        'changes; stop when hardly any of the last twenty was wrong, which is where label and given differ; and '
-        'give the file back at each later query (--reviewed).')
+        'changes, as long as many turn out to be wrong (label and given differ); give the file back at each later '
+        'query (--reviewed).')
 
 # %% ../../nbs/own_images/folder.ipynb #89284a9b
 def all_images(

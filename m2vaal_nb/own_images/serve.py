@@ -240,7 +240,8 @@ def answer_webhook(
     "Keep what an event tells; when this returns, it is on disk."
     if (news := news_of(body)) == News(): return dict(answers=len(backend.state.answers))
     project = body.get('project')
-    meet(backend, project, project.get('label_config') if isinstance(project, dict) else None)
+    interface = project.get('label_config') if isinstance(project, dict) else None
+    meet(backend, project, interface or backend.state.config)    # an event may leave out what is known
     control, tasks = class_choices(backend.state.config), [task for _,task in news.answers]
     images = task_images(tasks, backend.row)
     if None in images: backend.say(f"An annotation is of no image known here: {tasks[images.index(None)]['data']}.")
