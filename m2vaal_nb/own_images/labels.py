@@ -308,7 +308,8 @@ def read_labels(
     "Labels for each image of a folder."
     named, notes = as_classes(classes), []
     second = [] if reviewed is None else each_of(reviewed)
-    if 'folders' in second: raise ValueError("Labels that were looked at again are in files, not in the names of folders.")
+    if 'folders' in second:
+        raise ValueError("Labels that were looked at again are in files, not in the names of folders.")
     same = {Path(source).resolve() for source in second}
     before = [source for source in each_of(sources) if Path(source).resolve() not in same]
     given = all_sources([*before, *second], paths, named, notes.append, skip)
