@@ -180,7 +180,7 @@ def test_a_second_look_from_file_to_file(slips):
     found.to_csv('review.csv', index=False)
     with pytest.raises(ValueError, match='review.csv would be lost'): ask(review='review.csv')
     said = ask(reviewed='review.csv', review='more.csv', predictions='all.csv', report='r.html')
-    assert f'Looked at again: {len(found)} labels, of which {wrong.sum()} changed.' in said 
+    assert f'Labels looked at again: {len(found)}, of which {wrong.sum()} changed.' in said 
     assert 'Labels that may be wrong' in Path('r.html').read_text()
     labels = pd.read_csv('all.csv', index_col='image').label
     assert (labels[found.image] == slips[found.image]).all() and len(labels) == 120
@@ -191,7 +191,7 @@ def test_a_row_that_stays_empty_says_nothing(slips):
     found = pd.read_csv('review.csv', dtype=dict(label=object))
     found.loc[0, 'label'] = found.given[0]                             # it was right
     found.to_csv('review.csv', index=False)
-    assert 'Looked at again: 1 label, of which 0 changed.' in ask(reviewed='review.csv', review='more.csv')
+    assert 'Labels looked at again: 1, of which 0 changed.' in ask(reviewed='review.csv', review='more.csv')
     assert pd.read_csv('more.csv').image.tolist() == found.image[1:].tolist()
 
 def test_files_that_disagree_are_told_of_the_second_look(slips):
@@ -199,7 +199,7 @@ def test_files_that_disagree_are_told_of_the_second_look(slips):
     Path('other.csv').write_text(f'image,label\n{image},{slips[image]}\n')
     with pytest.raises(ValueError, match=r'make them agree. A file of labels that were looked at again overrules others .*\(--reviewed\)'):
         query_folder(labels=['labels.csv', 'other.csv'], embeddings='h.npz', say=str)
-    assert 'Looked at again: 1 label, of which 1 changed.' in ask(reviewed='other.csv')
+    assert 'Labels looked at again: 1, of which 1 changed.' in ask(reviewed='other.csv')
     Path('third.csv').write_text(f'image,label\n{image},{[c for c in ("cat", "dog", "hen") if c != slips[image]][0]}\n')
     with pytest.raises(ValueError, match='make them agree.$'): ask(reviewed=['other.csv', 'third.csv'])
 
@@ -208,7 +208,7 @@ def test_a_second_look_may_bring_first_labels(slips):
     table[:100].to_csv('labels.csv', index=False)
     table[98:102].assign(label=[*slips[98:102]]).to_csv('again.csv', index=False)
     said = ask(reviewed='again.csv', out='n.csv', budget=3)
-    assert 'Looked at again: 4 labels, of which 0 changed, 2 had none before.' in said and '120 images, 102 of them labelled' in said
+    assert 'Labels looked at again: 4, of which 0 changed, 2 had none before.' in said and '120 images, 102 of them labelled' in said
 
 @pytest.mark.parametrize('text, says', [
     ('image,label\nnowhere.png,cat\n', 'no image nowhere.png'), ('image\n0.png\n', 'label'), ('', 'again.csv')])
@@ -242,13 +242,13 @@ def test_the_command_takes_both(slips, monkeypatch, capsys):
     found = pd.read_csv('review.csv')
     found['label'] = [*slips[found.image]]
     for i in range(2): found[i::2].to_csv(f'part{i}.csv', index=False)
-    assert f'Looked at again: {len(found)} labels' in command('--reviewed', 'part0.csv,part1.csv')
-    assert f'Looked at again: {len(found)} labels' in command('--reviewed', 'part*.csv')
+    assert f'Labels looked at again: {len(found)},' in command('--reviewed', 'part0.csv,part1.csv')
+    assert f'Labels looked at again: {len(found)},' in command('--reviewed', 'part*.csv')
 
 def test_a_file_in_which_nothing_was_filled_in(slips):
     ask(review='review.csv')
     n = len(pd.read_csv('review.csv'))
-    assert 'Looked at again: no label, for the column label is empty.' in ask(reviewed='review.csv', review='more.csv')
+    assert 'Labels looked at again: none, for the column label is empty.' in ask(reviewed='review.csv', review='more.csv')
     assert len(pd.read_csv('more.csv')) == n
 
 @pytest.mark.parametrize('order', ['as in the folder', 'backwards'])
@@ -293,7 +293,7 @@ def test_the_labeller_goes_through_the_file(slips):
     for image in found.image[:5]: queue.label(slips[image])
     filled = pd.read_csv('review.csv')
     assert filled.drop(columns='label').equals(found.drop(columns='label')) and filled.label.notna().sum() == 5
-    assert 'Looked at again: 5 labels' in ask(images='photos', reviewed='review.csv')
+    assert 'Labels looked at again: 5,' in ask(images='photos', reviewed='review.csv')
 
 @pytest.mark.parametrize('name, says', [
     ('x', "label 'x': the classes are cat, dog, hen. A class that only"), ('Cat', "label 'Cat'.*Did you mean cat.*--classes"), ('hens', 'Did you mean hen'), ('?', 'Leave the cell empty')])
@@ -315,8 +315,8 @@ def test_what_is_changed_in_another_column_is_told(slips):
     found.loc[2, 'label'] = found.given[2]
     found.to_csv('changed.csv', index=False)
     said = ask(reviewed='changed.csv')
-    assert 'changed.csv: 2 rows of another given label than there was and no label; only the column label is read.' in said
-    assert 'Looked at again: 1 label, of which 0 changed.' in said
+    assert 'changed.csv, rows of another given label than there was, and no label: 2; only the column label is read.' in said
+    assert 'Labels looked at again: 1, of which 0 changed.' in said
 
 def test_a_file_that_is_named_twice_is_of_second_looks(slips):
     ask(review='review.csv')
@@ -324,7 +324,7 @@ def test_a_file_that_is_named_twice_is_of_second_looks(slips):
     found.assign(label=[*slips[found.image]]).to_csv('again.csv', index=False)
     said = []
     query_folder(labels=['labels.csv', './again.csv', Path('again.csv').resolve()], reviewed=Path('again.csv'), embeddings='h.npz', say=said.append)
-    assert f'Looked at again: {len(found)} labels' in ' '.join(said)
+    assert f'Labels looked at again: {len(found)},' in ' '.join(said)
 
 def test_what_a_spreadsheet_makes_of_given_is_no_change(slips):
     "Classes 1 and true come back as 1.0 and TRUE; the rows that nobody filled in say nothing."
@@ -337,7 +337,7 @@ def test_what_a_spreadsheet_makes_of_given_is_no_change(slips):
     found.loc[0, 'label'] = '1.0'
     found.to_csv('again.csv', index=False)
     said = ask(reviewed='again.csv')
-    assert 'of another given label' not in said and 'Looked at again: 1 label' in said
+    assert 'of another given label' not in said and 'Labels looked at again: 1,' in said
 
 def test_a_review_of_images_that_are_gone(slips):
     ask(review='review.csv')
@@ -346,7 +346,7 @@ def test_a_review_of_images_that_are_gone(slips):
     found.loc[1:, 'image'] = 'gone' + found.index[1:].astype(str) + '.png'
     found.to_csv('again.csv', index=False)
     said = ask(reviewed='again.csv')
-    assert 'Looked at again: 1 label' in said and 'in rows without a label' in said
+    assert 'Labels looked at again: 1,' in said and 'in rows without a label' in said
 
 @pytest.mark.parametrize('part', [0, .05])
 def test_what_would_be_below_by_chance_is_about_what_is(part):

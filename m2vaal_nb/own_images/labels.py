@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..foundations.display import how_many
 from ..foundations.names import (
     all_endings, did_you_mean, is_slip, left_out, loose_name, match_paths, normal_name, reread, without_image)
 from ..interop.label_studio import is_export, read_export
@@ -258,8 +257,8 @@ def changed_given(
     try: by_path = match_paths([image for image,name in given.items() if name], paths)
     except ValueError: return ''                                  # an image is gone; that was told
     n = sum(given[image] != first.get(path, given[image]) for image,path in by_path.items() if path not in again)
-    what = f'{how_many(n, "row")} of another given label than there was and no label'
-    return f'{file}: {what}; only the column label is read.' if n else ''
+    what = 'rows of another given label than there was, and no label'
+    return f'{file}, {what}: {n}; only the column label is read.' if n else ''
 
 OVERRULE = ' A file of labels that were looked at again overrules others where it is given as such (--reviewed).'
 A_NEW_ONE = ' A class that only labels have which were looked at again has to be named, with all others (--classes).'
@@ -269,11 +268,11 @@ def about_second_looks(
     again:dict, # The same, of images that were looked at again
 )->str:
     "How many labels were looked at again, and what came of it."
-    if not again: return 'Looked at again: no label, for the column label is empty.'
+    if not again: return 'Labels looked at again: none, for the column label is empty.'
     changed = sum(first.get(path, name) != name for path,name in again.items())
     new = len(again.keys() - first)
     others = f', {new} had none before' if new else ''
-    return f'Looked at again: {how_many(len(again), "label")}, of which {changed} changed{others}.'
+    return f'Labels looked at again: {len(again)}, of which {changed} changed{others}.'
 
 # %% ../../nbs/own_images/labels.ipynb #43e3bb5a
 def all_sources(
