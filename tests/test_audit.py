@@ -12,14 +12,13 @@ from m2vaal_nb.experiments import protocol_for
 from m2vaal_nb.loop import Protocol
 from m2vaal_nb.own_images import audit as module
 from m2vaal_nb.own_images.accuracy import images_needed, interval
-from m2vaal_nb.own_images.query import label_folds, predictions
 from m2vaal_nb.own_images.audit import (
     LEAST, NO_BETTER, OTHER_NET, Audit, audit_ids, audit_order, audit_part, audit_run, audit_says,
     audited_images, calibration, class_table, cross_fit, curve, holding_up, how_accurate, how_large, how_sure,
     labels_until, parts_of, sure_table, when_to_stop, wilson)
 from m2vaal_nb.own_images.folder import COLUMNS, Known, Query, measuring, query_folder
 from m2vaal_nb.own_images.pixels import folder_picture
-from m2vaal_nb.own_images.query import known_pool
+from m2vaal_nb.own_images.query import known_pool, predictions
 from m2vaal_nb.own_images.review import label_review
 from m2vaal_nb.own_images.report import (
     MOST, SAME, as_vectors, confusions, findings, is_report, most_alike, owners, page, same_from, usual_gap, write_report)

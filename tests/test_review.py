@@ -10,7 +10,7 @@ from m2vaal_nb.own_images.folder import query_folder
 from m2vaal_nb.own_images.query import known_pool, label_folds
 from m2vaal_nb.own_images.report import findings, page
 from m2vaal_nb.own_images.review import (
-    REVIEW, SUSPECT, about_review, agreement, label_probabilities, label_review, made_unsure, suspected_by_chance, suspects)
+    REVIEW, SUSPECT, about_review, agreement, label_probabilities, label_review, suspected_by_chance, suspects)
 from test_audit import LINEAR, blobs, names_of
 
 P = protocol_for(Protocol(), LINEAR)
@@ -180,7 +180,7 @@ def test_a_second_look_from_file_to_file(slips):
     found.to_csv('review.csv', index=False)
     with pytest.raises(ValueError, match='review.csv would be lost'): ask(review='review.csv')
     said = ask(reviewed='review.csv', review='more.csv', predictions='all.csv', report='r.html')
-    assert f'Labels looked at again: {len(found)}, of which {wrong.sum()} changed.' in said 
+    assert f'Labels looked at again: {len(found)}, of which {wrong.sum()} changed.' in said
     assert 'Labels that may be wrong' in Path('r.html').read_text()
     labels = pd.read_csv('all.csv', index_col='image').label
     assert (labels[found.image] == slips[found.image]).all() and len(labels) == 120

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..foundations.files import check_folder, write_whole
 from ..foundations.display import how_many
+from ..foundations.files import check_folder, write_whole
 from ..foundations.inputs import as_number
 from ..foundations.machine import pick_device
 from ..foundations.names import all_endings, match_paths, normal_name
